@@ -1,0 +1,46 @@
+"""The Postgres pool. The only package that imports the driver."""
+
+from typing import Any, TypeAlias
+
+import asyncpg
+import msgspec
+from asyncpg.pool import PoolConnectionProxy
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Record: TypeAlias = asyncpg.Record
+Rows: TypeAlias = "Pool | Connection"
+"""Anything that can run a single statement."""
+
+UniqueViolation = asyncpg.UniqueViolationError
+DatabaseError = asyncpg.PostgresError | asyncpg.InterfaceError | OSError
+
+
+async def open_pool(url: str, *, max_size: int = 16) -> Pool:
+    """Open a pool whose connections speak JSON as Python values."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=max_size,
+        init=_prepare,
+        command_timeout=30,
+        server_settings={"application_name": "qlaud"},
+    )
+
+
+async def connect(url: str) -> Connection:
+    """One connection outside any pool, for migrations and checks."""
+    connection = await asyncpg.connect(url, timeout=10)
+    await _prepare(connection)
+    return connection
+
+
+async def _prepare(connection: Any) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(
+            kind, schema="pg_catalog", encoder=_encode, decoder=msgspec.json.decode
+        )
+
+
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

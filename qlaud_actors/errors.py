@@ -1,0 +1,192 @@
+"""The one error tree. `api/errors.py` alone turns these into responses.
+
+QlaudError
+├── InvalidRequest 400 ── PayloadTooLarge 413
+├── InvalidKey 401
+├── BudgetRefused 402 ── SpendCapReached · WalletEmpty
+├── ScopeMissing 403
+├── NotFound 404 ── UnknownModel
+├── Conflict 409 ── IdempotencyConflict
+├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable · ProviderNotConfigured
+├── ServiceUnavailable 503
+└── TurnError ── LeaseLost · TurnCancelled · TurnAbandoned
+
+A class has a stable `code` and an HTTP `status` hint; its docstring is its default
+message. `details` are extra JSON fields that the caller may see.
+"""
+
+from typing import Any, ClassVar
+
+
+class QlaudError(Exception):
+    """Something went wrong on our side."""
+
+    code: ClassVar[str] = "internal_error"
+    status: int = 500
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        self.message = message or (self.__doc__ or "").strip()
+        self.details = details
+        super().__init__(self.message)
+
+
+class InvalidRequest(QlaudError):
+    """The request is malformed."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The request body is larger than allowed."""
+
+    code = "request_too_large"
+    status = 413
+
+
+class InvalidKey(QlaudError):
+    """The API key is missing, unknown or revoked."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class BudgetRefused(QlaudError):
+    """The request does not fit the money that is left."""
+
+    code = "budget_refused"
+    status = 402
+
+
+class SpendCapReached(BudgetRefused):
+    """The key has reached its spend cap."""
+
+    code = "key_cap_exceeded"
+
+
+class WalletEmpty(BudgetRefused):
+    """The account's wallet cannot pay for this request."""
+
+    code = "wallet_exhausted"
+
+
+class ScopeMissing(QlaudError):
+    """This key may not do that."""
+
+    code = "permission_denied"
+    status = 403
+
+
+class NotFound(QlaudError):
+    """There is no such thing, or it is not yours."""
+
+    code = "not_found"
+    status = 404
+
+
+class UnknownModel(NotFound):
+    """There is no such model in the catalogue."""
+
+    code = "model_not_found"
+
+
+class Conflict(QlaudError):
+    """The request conflicts with what is stored."""
+
+    code = "conflict"
+    status = 409
+
+
+class IdempotencyConflict(Conflict):
+    """This Idempotency-Key was used before with another request body."""
+
+    code = "idempotency_conflict"
+
+
+class ProviderError(QlaudError):
+    """The model provider failed."""
+
+    code = "provider_error"
+    status = 502
+    transient = False
+
+    def __init__(
+        self, message: str | None = None, *, retry_after: float | None = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.retry_after = retry_after
+        """Seconds that the provider asked us to wait, if it did."""
+
+
+class ProviderRejected(ProviderError):
+    """The model provider refused the request."""
+
+    code = "provider_rejected"
+
+    def __init__(self, message: str | None = None, *, upstream_status: int, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.status = upstream_status
+
+
+class ProviderOverloaded(ProviderError):
+    """The model provider is over its rate limit or overloaded."""
+
+    code = "provider_overloaded"
+    transient = True
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        upstream_status: int = 429,
+        retry_after: float | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, **details)
+        self.status = upstream_status
+
+
+class ProviderUnavailable(ProviderError):
+    """The model provider could not be reached or broke off."""
+
+    code = "provider_unavailable"
+    transient = True
+
+
+class ProviderNotConfigured(ProviderError):
+    """No API key is set for the model's provider."""
+
+    code = "provider_not_configured"
+    status = 503
+
+
+class ServiceUnavailable(QlaudError):
+    """A part of the service is not reachable; try again shortly."""
+
+    code = "service_unavailable"
+    status = 503
+
+
+class TurnError(QlaudError):
+    """The turn could not be carried to its end."""
+
+    code = "turn_failed"
+
+
+class LeaseLost(TurnError):
+    """Another worker has taken this turn over."""
+
+    code = "lease_lost"
+
+
+class TurnCancelled(TurnError):
+    """The turn was cancelled."""
+
+    code = "turn_cancelled"
+    status = 409
+
+
+class TurnAbandoned(TurnError):
+    """Every worker that tried this turn was lost."""
+
+    code = "turn_abandoned"

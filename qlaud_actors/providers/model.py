@@ -1,0 +1,146 @@
+"""The neutral form of a model call: Anthropic's block vocabulary, the richer of the two wires.
+
+Blocks stay JSON objects as the wire spells them (`{"type": "text", "text": …}`), so that fields
+this version does not know survive a round trip. What is ours is typed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from qlaud_actors.usage import Price, Usage
+
+Block: TypeAlias = dict[str, Any]
+Role: TypeAlias = Literal["user", "assistant"]
+StopReason: TypeAlias = str
+"""`end_turn`, `max_tokens`, `tool_use`, `stop_sequence`, `refusal`, `pause_turn`, or newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str | list[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it. Names may contain `/`; wires map them where that is forbidden."""
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One call of a model, before it is put on a wire."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    system: str | list[Block] | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    """Sampling and thinking fields as Anthropic names them: temperature, top_p, top_k,
+    stop_sequences, thinking, tool_choice, metadata, service_tier, output_config."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStarted:
+    """The provider has begun to answer."""
+
+    message_id: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStarted:
+    """A content block begins; `block` is its empty form (for tool_use: id, name, empty input)."""
+
+    index: int
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDelta:
+    """A piece of a block: text_delta, thinking_delta, signature_delta, input_json_delta, …"""
+
+    index: int
+    delta: Block
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStopped:
+    """A content block is complete."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEnded:
+    """The provider has finished: why, and what the call used in all."""
+
+    stop_reason: StopReason
+    usage: Usage
+    stop_sequence: str | None = None
+
+
+ModelEvent: TypeAlias = MessageStarted | BlockStarted | BlockDelta | BlockStopped | MessageEnded
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """A complete answer: the fold of its events."""
+
+    message_id: str
+    content: list[Block]
+    stop_reason: StopReason
+    usage: Usage
+    stop_sequence: str | None = None
+
+    @property
+    def tool_uses(self) -> list[Block]:
+        """The tool_use blocks, in order."""
+        return [block for block in self.content if block.get("type") == "tool_use"]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A model vendor's endpoint: which wire it speaks, where, and how it is authenticated."""
+
+    slug: str
+    display_name: str
+    wire: str
+    base_url: str
+    auth_header: str
+    """`x-api-key` or `authorization` (then sent as a bearer token)."""
+    api_key_env: str
+    base_url_env: str
+    requires_key: bool = True
+    image_tokens: int = 5_000
+    """The most that one image of any size is billed as, in input tokens."""
+    on_request: bool = False
+    """Offered only when its base URL is set: a provider that nobody gets by accident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A catalogued model at one provider."""
+
+    slug: str
+    upstream: str
+    """The provider's own name for it."""
+    display_name: str
+    provider: Provider
+    context_window: int
+    max_output_tokens: int
+    capabilities: tuple[str, ...]
+    price: Price
+    source: str
+    """Where the price was read."""
+    checked: str
+    """When, ISO date."""
+    author: str = ""
+    description: str = ""
+    task: str = "text-generation"
