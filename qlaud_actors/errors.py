@@ -8,20 +8,21 @@ QlaudError
 ├── NotFound 404 ── UnknownModel
 ├── Conflict 409 ── IdempotencyConflict
 ├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable · ProviderNotConfigured
+├── RateLimited 429
 ├── ServiceUnavailable 503
-└── TurnError ── LeaseLost · TurnCancelled · TurnAbandoned
+└── TurnError ── LeaseLost · TurnCancelled · TurnAbandoned · TurnFailed
 
 A class has a stable `code` and an HTTP `status` hint; its docstring is its default
 message. `details` are extra JSON fields that the caller may see.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class QlaudError(Exception):
     """Something went wrong on our side."""
 
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
     status: int = 500
 
     def __init__(self, message: str | None = None, **details: Any) -> None:
@@ -147,10 +148,35 @@ class ProviderOverloaded(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The model provider could not be reached or broke off."""
+    """The model provider could not be reached or broke off.
+
+    `status` is the provider's own where it answered with one. A provider that refuses this server
+    itself, for its `credentials` or its unpaid bill (`billing`), is not `transient`: another
+    provider may answer, the same one will not. Neither flag is shown to callers.
+    """
 
     code = "provider_unavailable"
     transient = True
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        upstream_status: int | None = None,
+        retry_after: float | None = None,
+        credentials: bool = False,
+        billing: bool = False,
+        **details: Any,
+    ) -> None:
+        super().__init__(
+            message or "The model provider could not be reached or broke off.",
+            retry_after=retry_after,
+            **details,
+        )
+        self.status = upstream_status or 502
+        self.credentials = credentials
+        self.billing = billing
+        self.transient = not (credentials or billing)
 
 
 class ProviderNotConfigured(ProviderError):
@@ -165,6 +191,13 @@ class ServiceUnavailable(QlaudError):
 
     code = "service_unavailable"
     status = 503
+
+
+class RateLimited(QlaudError):
+    """Too much at once; try again shortly."""
+
+    code = "rate_limited"
+    status = 429
 
 
 class TurnError(QlaudError):
@@ -190,3 +223,12 @@ class TurnAbandoned(TurnError):
     """Every worker that tried this turn was lost."""
 
     code = "turn_abandoned"
+
+
+class TurnFailed(TurnError):
+    """The turn failed; the error that it was stored with, raised again for a reader."""
+
+    def __init__(self, message: str, *, code: str, status: int, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.code = code
+        self.status = status

@@ -13,7 +13,14 @@ Rows: TypeAlias = "Pool | Connection"
 """Anything that can run a single statement."""
 
 UniqueViolation = asyncpg.UniqueViolationError
-DatabaseError = asyncpg.PostgresError | asyncpg.InterfaceError | OSError
+ConnectionLost = (
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    OSError,
+    TimeoutError,
+)
+"""What a database that is away, restarting or stuck raises: nobody's mistake, and it passes."""
 
 
 async def open_pool(url: str, *, max_size: int = 16) -> Pool:

@@ -30,6 +30,8 @@ class ToolSpec:
     name: str
     description: str
     input_schema: dict[str, Any]
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of a caller's own tool (cache_control, strict, …), as Anthropic names them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from qlaud_actors.errors import ProviderError
 from qlaud_actors.providers.model import Model, ModelEvent, ModelRequest
+from qlaud_actors.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,24 @@ class WireRequest:
 class StreamDecoder(Protocol):
     """Turns the bytes of one streamed answer into events; any chunking gives the same events."""
 
+    @property
+    def usage(self) -> Usage:
+        """The tokens that the provider has reported so far, also when the stream is cut (then without
+        most of the output; all zero when it reported nothing).
+        """
+
+    @property
+    def usage_known(self) -> bool:
+        """Whether `usage` is the provider's final figure; else the output must be estimated, and the
+        input too when `usage.input_total` is 0.
+        """
+
     def feed(self, data: bytes) -> list[ModelEvent]:
-        """Events completed by these bytes. Raises ProviderError for an error event in the stream."""
+        """Events completed by these bytes.
+
+        Raises ProviderError for an error event in the stream; when the same bytes held events before
+        it, those are returned first and the next `feed` or `finish` raises.
+        """
 
     def finish(self) -> list[ModelEvent]:
         """Events that only the end of the stream completes.

@@ -173,7 +173,7 @@ CREATE TABLE tool_calls (
     id           text PRIMARY KEY,
     turn_id      uuid NOT NULL REFERENCES turns,
     step         integer NOT NULL,
-    ordinal      integer NOT NULL,
+    ordinal      integer,             -- NULL for a call made inside another
     tool_use_id  text NOT NULL,
     name         text NOT NULL,
     input        json NOT NULL,

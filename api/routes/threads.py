@@ -1,0 +1,220 @@
+"""Threads and their messages. `post_message` is where the product's main path begins."""
+
+import msgspec
+from aiohttp import web
+
+from api.bodies import no_nul, path_uuid, query_choice, query_int, query_text, read_json
+from api.context import caller, services
+from api.responses import json_response
+from api.routes.turns import answer_turn
+from api.turn_body import TurnBody, fingerprint, turn_request
+from qlaud_actors.billing import meter
+from qlaud_actors.conversation import mailbox, threads
+from qlaud_actors.conversation.closing import announce
+from qlaud_actors.conversation.mailbox import NewTurn
+from qlaud_actors.conversation.model import StoredMessage, Thread
+from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.ids import new_uuid, parse_uuid
+from qlaud_actors.tools.registry import toolset_for
+
+routes = web.RouteTableDef()
+
+MAX_SEQ = 2**31 - 1
+MAX_IDEMPOTENCY_KEY = 255
+
+
+class ThreadBody(msgspec.Struct):
+    """`POST /v1/threads`."""
+
+    end_user_id: str | None = None
+    metadata: dict[str, object] | None = None
+    title: str | None = None
+    workspace_id: str | None = None
+    kind: str | None = None
+    default_mode: str | None = None
+    default_model: str | None = None
+
+
+class ThreadPatch(msgspec.Struct):
+    """`PATCH /v1/threads/:id`; a field that is absent stays as it is."""
+
+    metadata: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+    title: str | None | msgspec.UnsetType = msgspec.UNSET
+
+
+@routes.post("/v1/threads/{thread_id}/messages")
+async def post_message(request: web.Request) -> web.StreamResponse:
+    """Send the user's next message: check it, put it into the thread's mailbox, tell what comes of it.
+
+    The turn's channel is followed before a worker can know of the turn, so no event is missed.
+    """
+    key, hub = caller(request), services(request)
+    thread_id = path_uuid(request, "thread_id")
+    body = await read_json(request, TurnBody)
+    asked = turn_request(body)
+    thread = await threads.get(hub.pool, key, thread_id)
+    hub.catalog.resolve(asked.model)
+    await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
+    meter.precheck(key)
+    new = NewTurn(
+        id=new_uuid(),
+        thread_id=thread.id,
+        account_id=key.account_id,
+        key_id=key.id,
+        request=asked,
+        content=body.content,
+        request_id=request["request_id"],
+        fingerprint=fingerprint(await request.read(), request.path),
+        idempotency_key=_idempotency_key(request),
+    )
+    async with hub.bus.follow(new.id) as reader:
+        accepted = await mailbox.accept(hub.pool, new)
+        if accepted.replayed:
+            async with hub.bus.follow(accepted.turn_id) as first:
+                return await answer_turn(request, accepted, first, stream=body.stream)
+        await hub.wake([new.id])
+        return await answer_turn(request, accepted, reader, stream=body.stream)
+
+
+@routes.post("/v1/threads")
+async def create_thread(request: web.Request) -> web.Response:
+    """A new thread."""
+    body = await read_json(request, ThreadBody, allow_empty=True)
+    new = threads.NewThread(**msgspec.structs.asdict(body))
+    for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
+        _check_text(name, getattr(new, name))
+    _check_metadata(new.metadata)
+    thread = await threads.create(services(request).pool, caller(request), new)
+    return json_response(thread_object(thread), status=201)
+
+
+@routes.get("/v1/threads")
+async def list_threads(request: web.Request) -> web.Response:
+    """Threads, the most recently active first."""
+    limit = query_int(request, "limit", 20, 1, 200)
+    after = query_text(request, "after")
+    after_id = parse_uuid(after) if after else None
+    if after and after_id is None:
+        raise InvalidRequest("`after` must be the id of a thread.")
+    found = await threads.list_threads(
+        services(request).pool,
+        caller(request),
+        end_user_id=query_text(request, "end_user_id"),
+        after_id=after_id,
+        limit=limit + 1,
+    )
+    data = [thread_object(thread) for thread in found[:limit]]
+    return json_response({"object": "list", "data": data, "has_more": len(found) > limit})
+
+
+@routes.delete("/v1/threads/empty")
+async def delete_empty(request: web.Request) -> web.Response:
+    """Delete threads that never had a message."""
+    return json_response({"deleted": await threads.delete_empty(services(request).pool, caller(request))})
+
+
+@routes.get("/v1/threads/{thread_id}")
+async def get_thread(request: web.Request) -> web.Response:
+    """One thread."""
+    thread = await threads.get(services(request).pool, caller(request), path_uuid(request, "thread_id"))
+    return json_response(thread_object(thread))
+
+
+@routes.patch("/v1/threads/{thread_id}")
+async def patch_thread(request: web.Request) -> web.Response:
+    """Merge metadata, set the title."""
+    body = await read_json(request, ThreadPatch)
+    metadata = None if body.metadata is msgspec.UNSET else body.metadata
+    title = None if body.title is msgspec.UNSET else body.title
+    _check_metadata(metadata)
+    _check_text("title", title)
+    thread = await threads.change(
+        services(request).pool,
+        caller(request),
+        path_uuid(request, "thread_id"),
+        metadata=metadata,
+        title=title,
+        set_title=body.title is not msgspec.UNSET,
+    )
+    return json_response(thread_object(thread))
+
+
+@routes.delete("/v1/threads/{thread_id}")
+async def delete_thread(request: web.Request) -> web.Response:
+    """Delete a thread and its text."""
+    hub, thread_id = services(request), path_uuid(request, "thread_id")
+    for finished in await threads.delete(hub.pool, caller(request), thread_id):
+        await announce(hub.publisher, finished, hub.wake)
+    return json_response({"ok": True, "id": str(thread_id), "object": "thread", "deleted": True})
+
+
+@routes.get("/v1/threads/{thread_id}/messages")
+async def list_messages(request: web.Request) -> web.Response:
+    """Messages by seq, in either direction, with exclusive bounds."""
+    limit = query_int(request, "limit", 50, 1, 200)
+    descending = query_choice(request, "order", "asc", ("asc", "desc")) == "desc"
+    after = query_int(request, "after_seq", 0, 0, MAX_SEQ)
+    before = query_int(request, "before_seq", MAX_SEQ, 0, MAX_SEQ)
+    hub = services(request)
+    thread = await threads.get(hub.pool, caller(request), path_uuid(request, "thread_id"))
+    page = await threads.page(
+        hub.pool, thread.id, after=after, before=before, limit=limit, descending=descending
+    )
+    last = page.messages[-1].seq if page.messages and page.has_more else None
+    return json_response(
+        {
+            "object": "list",
+            "data": [message_object(message) for message in page.messages],
+            "has_more": page.has_more,
+            "next_after_seq": None if descending else last,
+            "next_before_seq": last if descending else None,
+            "compaction": None,
+        }
+    )
+
+
+def thread_object(thread: Thread) -> dict[str, object]:
+    """A thread as the API shows it."""
+    return {
+        "id": str(thread.id),
+        "object": "thread",
+        "end_user_id": thread.end_user_id,
+        "metadata": thread.metadata,
+        "title": thread.title,
+        "workspace_id": thread.workspace_id,
+        "default_mode": thread.default_mode,
+        "default_model": thread.default_model,
+        "latest_claude_sid": None,
+        "created_at": thread.created_at_ms,
+        "last_active_at": thread.last_active_at_ms,
+    }
+
+
+def message_object(message: StoredMessage) -> dict[str, object]:
+    """A message as the API shows it."""
+    return {
+        "seq": message.seq,
+        "role": message.role,
+        "content": message.content,
+        "request_id": message.request_id,
+        "created_at": message.created_at_ms,
+    }
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters.")
+    return key
+
+
+def _check_text(name: str, value: str | None, limit: int = 512) -> None:
+    if value is not None and len(value) > limit:
+        raise InvalidRequest(f"`{name}` must have at most {limit} characters.")
+    no_nul(name, value)
+
+
+def _check_metadata(metadata: dict[str, object] | None, limit: int = 16 * 1024) -> None:
+    if metadata is not None and len(msgspec.json.encode(metadata)) > limit:
+        raise InvalidRequest(f"`metadata` must have at most {limit} bytes.")
+    no_nul("metadata", metadata)

@@ -1,0 +1,120 @@
+"""Opens and wires everything that one process needs, and closes it again: the one place that
+knows all concrete classes. The API and the workers call the same function.
+"""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from dramatiq.brokers.redis import RedisBroker
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from qlaud_actors import jobs
+from qlaud_actors.connectors.vault import Keyring, Vault
+from qlaud_actors.conversation.bus import Bus
+from qlaud_actors.conversation.publisher import Publisher
+from qlaud_actors.conversation.runner import TurnRunner
+from qlaud_actors.db.pool import Pool, open_pool
+from qlaud_actors.log import get_logger
+from qlaud_actors.outbound.client import open_client
+from qlaud_actors.outbound.guard import open_guarded_session
+from qlaud_actors.providers.caller import Caller
+from qlaud_actors.providers.catalog import Catalog
+from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.webhook import WebhookCaller
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What handlers and actors work with."""
+
+    settings: Settings
+    pool: Pool
+    redis: Redis
+    broker: RedisBroker
+    catalog: Catalog
+    vault: Vault
+    caller: Caller
+    dispatcher: Dispatcher
+    publisher: Publisher
+    bus: Bus
+
+    async def wake(self, turn_ids: list[uuid.UUID]) -> None:
+        """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
+        try:
+            await jobs.enqueue(self.broker, *(jobs.RunTurn(str(turn_id)) for turn_id in turn_ids))
+        except (RedisError, OSError) as error:
+            logger.warning("wake_failed", turns=len(turn_ids), error=type(error).__name__)
+
+    def runner(self) -> TurnRunner:
+        """The carrier of turns for this process."""
+        return TurnRunner(
+            settings=self.settings,
+            pool=self.pool,
+            publisher=self.publisher,
+            catalog=self.catalog,
+            caller=self.caller,
+            vault=self.vault,
+            dispatcher=self.dispatcher,
+            wake=self.wake,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open all, in order; close all, in reverse. Raises SettingsError when an address is missing."""
+    database_url, redis_url = _required(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(database_url, max_size=settings.database_pool_size)
+        stack.push_async_callback(pool.close)
+        redis = open_redis(redis_url)
+        stack.push_async_callback(redis.aclose)
+        broker = jobs.make_broker(redis_url)
+        stack.callback(broker.close)
+        client = open_client()
+        stack.push_async_callback(client.close)
+        webhooks = open_guarded_session(settings.allow_private_webhooks)
+        stack.push_async_callback(webhooks.close)
+        catalog = Catalog.load(settings.environ)
+        publisher, bus = Publisher(redis), Bus(redis)
+        await publisher.start()
+        stack.push_async_callback(publisher.close)
+        await bus.start()
+        stack.push_async_callback(bus.close)
+        yield Services(
+            settings=settings,
+            pool=pool,
+            redis=redis,
+            broker=broker,
+            catalog=catalog,
+            vault=Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else "")),
+            caller=Caller(client, catalog, attempts=settings.provider_attempts),
+            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks)),
+            publisher=publisher,
+            bus=bus,
+        )
+
+
+def open_redis(url: str) -> Redis:
+    """The process's client; answers are bytes."""
+    return Redis.from_url(url, socket_connect_timeout=5, health_check_interval=15)
+
+
+def _required(settings: Settings) -> tuple[str, str]:
+    missing = [
+        f"{name} is not set: `qlaud up` starts everything on one machine, or name a server"
+        for name, value in (("DATABASE_URL", settings.database_url), ("REDIS_URL", settings.redis_url))
+        if value is None
+    ]
+    if settings.keyring is None:
+        missing.append("QLAUD_KEYRING is not set: it is made in the data directory by `qlaud up`")
+    if missing:
+        raise SettingsError("\n".join(missing))
+    assert settings.database_url is not None
+    assert settings.redis_url is not None
+    return settings.database_url, settings.redis_url

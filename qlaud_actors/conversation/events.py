@@ -1,0 +1,146 @@
+"""What a client of a turn sees: Anthropic's stream events, and `qlaud.*` events between them.
+
+An event is a JSON object whose first key is `type`. It is encoded once, by the worker, to the exact
+bytes that go behind `data: `: compact, UTF-8 unescaped, one line (reference 1.5).
+"""
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from qlaud_actors.conversation.model import Turn
+from qlaud_actors.money import nanos_to_micros
+from qlaud_actors.providers.model import (
+    BlockDelta,
+    BlockStarted,
+    BlockStopped,
+    MessageEnded,
+    MessageStarted,
+    ModelEvent,
+)
+from qlaud_actors.usage import Usage
+
+Event: TypeAlias = dict[str, Any]
+
+DONE_PREFIX = b'{"type":"qlaud.done"'
+ERROR_PREFIX = b'{"type":"qlaud.error"'
+
+
+def encode(event: Event) -> bytes:
+    """The JSON of an event, on one line."""
+    return msgspec.json.encode(event)
+
+
+def event_type(data: bytes) -> str:
+    """The `type` of an encoded event, read from its fixed place."""
+    return data[9 : data.index(b'"', 9)].decode()
+
+
+def frame(data: bytes, seq: int | None = None) -> bytes:
+    """One SSE frame; `seq` becomes the `id:` that `Last-Event-ID` names later."""
+    head = b"" if seq is None else b"id: %d\n" % seq
+    return b"%sevent: %s\ndata: %s\n\n" % (head, event_type(data).encode(), data)
+
+
+def wire_usage(usage: Usage) -> dict[str, int]:
+    """Usage as Anthropic spells it: input without cached tokens."""
+    return {
+        "input_tokens": usage.input,
+        "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        "cache_read_input_tokens": usage.cache_read,
+        "output_tokens": usage.output,
+    }
+
+
+def from_model(event: ModelEvent, model: str) -> list[Event]:
+    """The stream events that a client gets for one event of the model."""
+    match event:
+        case MessageStarted(message_id, usage):
+            message = {
+                "id": message_id,
+                "type": "message",
+                "role": "assistant",
+                "model": model,
+                "content": [],
+                "stop_reason": None,
+                "stop_sequence": None,
+                "usage": wire_usage(usage),
+            }
+            return [{"type": "message_start", "message": message}]
+        case BlockStarted(index, block):
+            return [{"type": "content_block_start", "index": index, "content_block": block}]
+        case BlockDelta(index, delta):
+            return [{"type": "content_block_delta", "index": index, "delta": delta}]
+        case BlockStopped(index):
+            return [{"type": "content_block_stop", "index": index}]
+        case MessageEnded(stop_reason, usage, stop_sequence):
+            delta = {"stop_reason": stop_reason, "stop_sequence": stop_sequence}
+            return [
+                {"type": "message_delta", "delta": delta, "usage": wire_usage(usage)},
+                {"type": "message_stop"},
+            ]
+
+
+def iteration_start(iteration: int) -> Event:
+    """Before iteration 2, 3, …; never before the first."""
+    return {"type": "qlaud.iteration_start", "iteration": iteration}
+
+
+def tool_dispatch_start(tool_use_id: str, name: str, iteration: int) -> Event:
+    """A tool call begins."""
+    return {
+        "type": "qlaud.tool_dispatch_start",
+        "tool_use_id": tool_use_id,
+        "name": name,
+        "iteration": iteration,
+    }
+
+
+def tool_dispatch_done(tool_use_id: str, name: str, iteration: int, output: Any, is_error: bool) -> Event:
+    """A tool call has ended."""
+    return {
+        "type": "qlaud.tool_dispatch_done",
+        "tool_use_id": tool_use_id,
+        "name": name,
+        "iteration": iteration,
+        "is_error": is_error,
+        "output": output,
+    }
+
+
+def rewind(to_seq: int) -> Event:
+    """Forget what came after `to_seq`: the step that produced it was lost and is done anew."""
+    return {"type": "qlaud.rewind", "to_seq": to_seq, "reason": "worker_lost"}
+
+
+def error_event(turn: Turn) -> Event:
+    """A fatal failure after the 200 was sent."""
+    stored = turn.error or {"message": "The turn was cancelled.", "status": 409, "code": "turn_cancelled"}
+    return {
+        "type": "qlaud.error",
+        "message": stored["message"],
+        "status": stored["status"],
+        "code": stored["code"],
+        "iteration": turn.iterations,
+    }
+
+
+def done_event(turn: Turn) -> Event:
+    """The last event of every turn: always sent, always with all its fields."""
+    return {
+        "type": "qlaud.done",
+        "iterations": turn.iterations,
+        "hit_max_iterations": turn.hit_max_iterations,
+        "incomplete": turn.status != "completed",
+        "cost_micros": nanos_to_micros(turn.cost_nanos),
+        "seq": turn.final_seq,
+        "thread_id": str(turn.thread_id),
+        "turn_id": str(turn.id),
+        "status": turn.status,
+    }
+
+
+def closing_events(turn: Turn) -> list[Event]:
+    """How the stream of a finished turn ends."""
+    done = done_event(turn)
+    return [done] if turn.status == "completed" else [error_event(turn), done]

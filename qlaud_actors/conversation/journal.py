@@ -1,0 +1,291 @@
+"""The journal of one owned turn: every write is fenced by the turn's epoch.
+
+A step is opened with its hold and settled with its message, usage row and intended calls, each in one
+transaction. A call goes `intended → started → done | failed`, so that whoever takes the turn over
+knows what may be repeated.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qlaud_actors.billing import meter
+from qlaud_actors.billing.model import Charge
+from qlaud_actors.conversation import store
+from qlaud_actors.conversation.history import messages_from
+from qlaud_actors.conversation.model import FLOOR_TOKENS, Progress, Step, Turn, decide_takeover
+from qlaud_actors.conversation.publisher import TurnLog
+from qlaud_actors.conversation.store import QUERIES
+from qlaud_actors.db.pool import Connection, Pool, Record
+from qlaud_actors.errors import LeaseLost, TurnCancelled
+from qlaud_actors.ids import new_call_id
+from qlaud_actors.providers.bound import input_bound
+from qlaud_actors.providers.caller import Call
+from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
+from qlaud_actors.providers.reply import ReplyBuilder
+from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.usage import Usage, WorstCase
+
+CLIENT_POLL_SECONDS = 0.25
+MAX_MESSAGES = 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def fenced(pool: Pool, turn: Turn) -> AsyncIterator[Connection]:
+    """A transaction that exists only while this epoch owns the turn. Raises LeaseLost."""
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(QUERIES.lock_turn, turn.id, turn.epoch) is None:
+            raise LeaseLost
+        yield connection
+
+
+@dataclass(slots=True)
+class StepJournal:
+    """The steps of one owned turn."""
+
+    pool: Pool
+    turn: Turn
+    model: Model
+    toolset: Toolset
+    turn_log: TurnLog
+    markup_bps: int
+    handing_back: bool = False
+    """Set before the turn is given to another worker: its open step is then not billed but redone."""
+    _opened_at: float = 0.0
+
+    @staticmethod
+    async def saved_position(pool: Pool, turn: Turn) -> int:
+        """Where the event log stood when the turn's last step was saved."""
+        return int(await pool.fetchval(QUERIES.saved_log_seq, turn.id))
+
+    async def load(self) -> Progress:
+        """How far the turn has come, from Postgres alone."""
+        rows = await store.list_messages(
+            self.pool, self.turn.thread_id, after=0, before=MAX_MESSAGES, limit=MAX_MESSAGES, descending=False
+        )
+        if not rows:
+            raise TurnCancelled("The thread was deleted.")
+        done = await self.pool.fetchval(QUERIES.steps_done, self.turn.id)
+        pending = await self._pending(done) if rows[-1].role == "assistant" else ()
+        return Progress(messages_from(rows), done, pending)
+
+    async def open(self, number: int, request: ModelRequest) -> Step:
+        """Hold the worst case and note the step; `max_tokens` comes back as far as the money goes."""
+        self._opened_at = time.monotonic()
+        worst = WorstCase(
+            self.model.price, input_bound(request, self.model), request.max_tokens, self.markup_bps
+        )
+        async with fenced(self.pool, self.turn) as connection:
+            await self._release_stale(connection)
+            hold = await meter.hold(connection, self.turn.key_id, self.turn.id, worst, _floor(request))
+            await connection.execute(
+                QUERIES.open_step,
+                self.turn.id,
+                number,
+                self.turn.epoch,
+                self.model.slug,
+                hold.id,
+                hold.max_tokens,
+            )
+        return Step(number, replace(request, max_tokens=hold.max_tokens), hold.id)
+
+    async def settle(self, step: Step, reply: ModelReply) -> tuple[ToolCall, ...]:
+        """Save a reply: message, charge, step and intended calls, all or nothing."""
+        calls = tuple(_call_from(block) for block in reply.tool_uses) if _wants_tools(reply) else ()
+        async with fenced(self.pool, self.turn) as connection:
+            seq = await store.append_message(connection, self.turn, "assistant", reply.content)
+            for ordinal, call in enumerate(calls):
+                await self._note_intended(connection, step.number, ordinal, call)
+            await self._close_step(connection, step, "done", reply, seq)
+        return calls
+
+    async def settle_broken(self, step: Step, call: Call, partial: ReplyBuilder) -> None:
+        """Bill what a call that broke off had produced; release its hold when it never began."""
+        if self.handing_back:
+            return
+        usage = call.produced_usage(partial.output_characters())
+        with contextlib.suppress(LeaseLost):
+            async with fenced(self.pool, self.turn) as connection:
+                if usage is None:
+                    await meter.release(connection, [step.hold_id])
+                    await _finish_step(connection, self.turn, step, "failed", None, None, 0, 0)
+                    return
+                reply = replace(partial.partial(), usage=usage)
+                await self._close_step(connection, step, "failed", reply, None)
+
+    async def save_results(self, results: list[Block]) -> None:
+        """The results of a step's calls are the next user message."""
+        async with fenced(self.pool, self.turn) as connection:
+            await store.append_message(connection, self.turn, "user", results)
+
+    async def _close_step(
+        self, connection: Connection, step: Step, state: str, reply: ModelReply, seq: int | None
+    ) -> None:
+        charge = self._charge(step, reply.usage)
+        settled = await meter.settle(connection, step.hold_id, charge)
+        cost = settled.charged_nanos if settled else 0
+        await connection.execute(QUERIES.add_to_turn, self.turn.id, step.number, cost)
+        await _finish_step(connection, self.turn, step, state, reply, seq, cost, self.turn_log.seq)
+
+    def _charge(self, step: Step, usage: Usage) -> Charge:
+        return Charge(
+            account_id=self.turn.account_id,
+            key_id=self.turn.key_id,
+            turn_id=self.turn.id,
+            step=step.number,
+            end_user_id=self.turn.end_user_id,
+            model_slug=self.model.slug,
+            provider_slug=self.model.provider.slug,
+            usage=usage,
+            price=self.model.price,
+            markup_bps=self.markup_bps,
+            latency_ms=round((time.monotonic() - self._opened_at) * 1000),
+            status=200,
+        )
+
+    async def _release_stale(self, connection: Connection) -> None:
+        """Holds of this turn that are still there belong to owners that are gone."""
+        stale = [row["id"] for row in await connection.fetch(QUERIES.holds_of_turn, self.turn.id)]
+        if stale:
+            await meter.release(connection, stale)
+
+    async def _note_intended(self, connection: Connection, step: int, ordinal: int, call: ToolCall) -> None:
+        tool = self.toolset.find(call.name)
+        await connection.execute(
+            QUERIES.insert_tool_call,
+            call.id,
+            self.turn.id,
+            step,
+            ordinal,
+            call.tool_use_id,
+            call.name,
+            call.input,
+            tool.effect if tool else "write",
+            tool.kind if tool else "unknown",
+            self.turn.epoch,
+        )
+
+    async def _pending(self, step: int) -> tuple[ToolCall, ...]:
+        calls = await store.list_tool_calls(self.pool, self.turn.id)
+        return tuple(
+            ToolCall(call.id, call.tool_use_id, call.name, call.input)
+            for call in calls
+            if call.step == step and "." not in call.id
+        )
+
+
+@dataclass(slots=True)
+class ToolJournal:
+    """The tool calls of one owned turn (`tools.model.CallJournal`)."""
+
+    pool: Pool
+    turn: Turn
+
+    async def begin(self, call: ToolCall, tool: Tool) -> ToolOutcome | None:
+        """Note that a call goes out now; an outcome when it must not (see `decide_takeover`)."""
+        async with fenced(self.pool, self.turn) as connection:
+            row = await self._lock(connection, call, tool)
+            prior = ToolOutcome(row["output"], bool(row["is_error"]))
+            effect = "idempotent" if tool.kind == "client" else row["effect"]
+            decided = decide_takeover(row["state"], effect, prior)
+            if decided is None:
+                await connection.execute(
+                    QUERIES.start_tool_call,
+                    call.id,
+                    self.turn.epoch,
+                    tool.effect,
+                    tool.kind,
+                    tool.timeout_ms / 1000,
+                )
+            elif row["state"] == "started":
+                await self._finish(connection, call, decided, "unknown")
+            return decided
+
+    async def finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """Note what came of a call."""
+        async with fenced(self.pool, self.turn) as connection:
+            await self._finish(connection, call, outcome, "failed" if outcome.is_error else "done")
+
+    async def client_result(self, call: ToolCall, tool: Tool) -> ToolOutcome:
+        """Wait for the caller's answer in Postgres, which outlives this worker and any connection."""
+        while True:
+            row = await self.pool.fetchrow(QUERIES.client_call_state, call.id)
+            if row is None or row["state"] in ("done", "failed"):
+                return ToolOutcome(row["output"] if row else None, bool(row and row["is_error"]))
+            if row["seconds_left"] <= 0:
+                seconds = tool.timeout_ms // 1000
+                return ToolOutcome(f"The client did not answer this call within {seconds} s.", is_error=True)
+            await asyncio.sleep(min(CLIENT_POLL_SECONDS, row["seconds_left"]))
+
+    async def _lock(self, connection: Connection, call: ToolCall, tool: Tool) -> Record:
+        """The call's row; a call made inside another one (`<id>.<n>`) gets its row here."""
+        step = await connection.fetchval(QUERIES.steps_done, self.turn.id)
+        await connection.execute(
+            QUERIES.insert_tool_call,
+            call.id,
+            self.turn.id,
+            step,
+            None,
+            call.tool_use_id,
+            call.name,
+            call.input,
+            tool.effect,
+            tool.kind,
+            self.turn.epoch,
+        )
+        row = await connection.fetchrow(QUERIES.lock_tool_call, call.id)
+        assert row is not None
+        return row
+
+    async def _finish(self, connection: Connection, call: ToolCall, outcome: ToolOutcome, state: str) -> None:
+        await connection.execute(
+            QUERIES.finish_tool_call, call.id, state, outcome.output, outcome.is_error
+        )
+
+
+def _wants_tools(reply: ModelReply) -> bool:
+    """Cut-off calls (`max_tokens`) are not run: their input may be half of what was meant."""
+    return reply.stop_reason == "tool_use"
+
+
+def _call_from(block: Block) -> ToolCall:
+    return ToolCall(new_call_id(), block["id"], block["name"], block["input"])
+
+
+def _floor(request: ModelRequest) -> int:
+    """The smallest useful answer: thinking needs its budget on top."""
+    thinking: dict[str, Any] = request.params.get("thinking") or {}
+    return FLOOR_TOKENS + int(thinking.get("budget_tokens") or 0)
+
+
+async def _finish_step(
+    connection: Connection,
+    turn: Turn,
+    step: Step,
+    state: str,
+    reply: ModelReply | None,
+    seq: int | None,
+    cost_nanos: int,
+    log_seq: int,
+) -> None:
+    usage = reply.usage if reply else Usage()
+    await connection.execute(
+        QUERIES.finish_step,
+        turn.id,
+        step.number,
+        state,
+        reply.message_id if reply else None,
+        seq,
+        reply.stop_reason if reply else None,
+        reply.stop_sequence if reply else None,
+        usage.input,
+        usage.output,
+        usage.cache_read,
+        usage.cache_write_5m + usage.cache_write_1h,
+        cost_nanos,
+        log_seq,
+    )
+

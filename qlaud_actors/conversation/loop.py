@@ -1,0 +1,158 @@
+"""`run_turn`: the main path of the product. One claimed turn, one metered step after another.
+
+Everything it does to the world goes through `Ports`. It keeps no state of its own: `Progress` is the
+same whether the turn was just begun or taken over from a worker that died, so carrying on needs no
+second path.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from qlaud_actors.conversation import events
+from qlaud_actors.conversation.events import Event
+from qlaud_actors.conversation.history import build_request
+from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
+from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, ModelRequest
+from qlaud_actors.providers.reply import ReplyBuilder
+from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
+
+PARALLEL_CALLS = 16
+
+
+class ModelCall(Protocol):
+    """One call of a model: its events, and what is known of it when they break off."""
+
+    def events(self) -> AsyncIterator[ModelEvent]:
+        """The answer as it comes. Raises ProviderError."""
+
+
+class Models(Protocol):
+    """Calls models."""
+
+    def call(self, request: ModelRequest, model: Model) -> ModelCall:
+        """Prepare one call; nothing is sent before its events are read."""
+
+
+class Steps(Protocol):
+    """The journal of steps, in which money and messages move together."""
+
+    async def open(self, number: int, request: ModelRequest) -> Step:
+        """Hold the worst case. Raises SpendCapReached; LeaseLost."""
+
+    async def settle(self, step: Step, reply: ModelReply) -> tuple[ToolCall, ...]:
+        """Save the reply, its cost and its intended calls in one transaction. Raises LeaseLost."""
+
+    async def settle_broken(self, step: Step, call: ModelCall, partial: ReplyBuilder) -> None:
+        """Bill what a broken call produced, or release its hold when it produced nothing."""
+
+    async def save_results(self, results: list[Block]) -> None:
+        """Save the results as the next user message. Raises LeaseLost."""
+
+
+class Tools(Protocol):
+    """Runs tool calls."""
+
+    async def run(self, call: ToolCall) -> ToolOutcome:
+        """The outcome; a failing tool is an outcome too. Raises LeaseLost."""
+
+
+class Events(Protocol):
+    """Where a turn's events go."""
+
+    def publish(self, event: Event) -> None:
+        """Send an event to whoever follows; never blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the loop needs of the world for one turn."""
+
+    model: Model
+    toolset: Toolset
+    models: Models
+    steps: Steps
+    tools: Tools
+    events: Events
+
+
+async def run_turn(turn: Turn, progress: Progress, ports: Ports) -> TurnOutcome:
+    """Carry one claimed turn to its end. Raises QlaudError when it cannot be."""
+    while not progress.finished:
+        if progress.steps >= turn.request.max_iterations:
+            return TurnOutcome(hit_max_iterations=True)
+        if progress.pending:
+            progress = await call_tools(progress, ports)
+        progress = await take_step(turn, progress, ports)
+    return TurnOutcome()
+
+
+async def take_step(turn: Turn, progress: Progress, ports: Ports) -> Progress:
+    """One model call: hold, stream, settle."""
+    number = progress.steps + 1
+    request = build_request(
+        turn.request, progress.messages, ports.toolset, ports.model.max_output_tokens
+    )
+    step = await ports.steps.open(number, request)
+    if number > 1:
+        ports.events.publish(events.iteration_start(number))
+    reply = await stream_reply(step, ports)
+    calls = await ports.steps.settle(step, reply)
+    return progress.replied(reply, calls)
+
+
+async def stream_reply(step: Step, ports: Ports) -> ModelReply:
+    """Pass the model's events on and fold them into its reply; a broken call is billed, then raised."""
+    call = ports.models.call(step.request, ports.model)
+    reply = ReplyBuilder()
+    try:
+        async for event in call.events():
+            reply.add(event)
+            for client_event in events.from_model(event, ports.model.slug):
+                ports.events.publish(client_event)
+        return reply.build()
+    except BaseException:
+        # Also when the turn is cancelled: the provider has produced, so the step is billed.
+        await asyncio.shield(ports.steps.settle_broken(step, call, reply))
+        raise
+
+
+async def call_tools(progress: Progress, ports: Ports) -> Progress:
+    """Run all pending calls in parallel, bounded; their results are the next user message."""
+    slots = asyncio.Semaphore(PARALLEL_CALLS)
+
+    async def one(call: ToolCall) -> ToolOutcome:
+        async with slots:
+            outcome = await ports.tools.run(call)
+        ports.events.publish(
+            events.tool_dispatch_done(
+                call.tool_use_id, call.name, progress.steps, outcome.output, outcome.is_error
+            )
+        )
+        return outcome
+
+    for call in progress.pending:
+        ports.events.publish(events.tool_dispatch_start(call.tool_use_id, call.name, progress.steps))
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(call)) for call in progress.pending]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # a lost lease, alike for all
+    results = [
+        tool_result(call, task.result()) for call, task in zip(progress.pending, tasks, strict=True)
+    ]
+    await ports.steps.save_results(results)
+    return progress.answered(results)
+
+
+def tool_result(call: ToolCall, outcome: ToolOutcome) -> Block:
+    """The block that tells the model what came of its call; other values than text become JSON text."""
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call.tool_use_id}
+    text = outcome.output if isinstance(outcome.output, str) else msgspec.json.encode(outcome.output).decode()
+    block["content"] = text or "(no output)"
+    if outcome.is_error:
+        block["is_error"] = True
+    return block

@@ -1,0 +1,206 @@
+"""Threads, turns, steps: the types of a conversation and the decisions that need no I/O."""
+
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from qlaud_actors.providers.model import Block, Message, ModelReply, ModelRequest
+from qlaud_actors.tools.model import ToolCall, ToolOutcome, ToolsMode
+
+TurnStatus: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+# Every transition is one SQL statement with the old status in its condition:
+#   queued  → running    a worker claims the turn (epoch + 1)
+#   running → running    another worker claims it after the lease has ended (epoch + 1)
+#   running → queued     a worker that stops hands it back; the sweeper after a lost lease
+#   queued | running → completed | failed | cancelled
+UNFINISHED: frozenset[TurnStatus] = frozenset({"queued", "running"})
+
+MAX_ATTEMPTS = 3
+"""Workers that may be lost over one turn before it fails: a turn that kills workers must end."""
+
+DEFAULT_MAX_ITERATIONS = 8
+MAX_ITERATIONS = 500
+MAX_QUEUED_TURNS = 200
+"""Unfinished turns that one thread may have."""
+
+FLOOR_TOKENS = 64
+"""The shortest answer that is worth paying for; a smaller remainder is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """An account's ordered messages, optionally for one end user. Times in ms since the epoch."""
+
+    id: uuid.UUID
+    account_id: uuid.UUID
+    key_id: uuid.UUID
+    end_user_id: str | None
+    metadata: dict[str, Any] | None
+    title: str | None
+    workspace_id: str | None
+    kind: str | None
+    default_mode: str | None
+    default_model: str | None
+    created_at_ms: int
+    last_active_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One row of a thread; `seq` counts from 1 without reuse."""
+
+    seq: int
+    role: Literal["user", "assistant"]
+    content: str | list[Block]
+    request_id: str
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What the caller asked of a turn, beside the message itself."""
+
+    model: str
+    max_tokens: int
+    system: str | list[Block] | None = None
+    tools: list[str] | None = None
+    tools_mode: ToolsMode = "dynamic"
+    client_tools: list[dict[str, Any]] = field(default_factory=list)
+    max_iterations: int = DEFAULT_MAX_ITERATIONS
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One user message carried to its final answer. `epoch` is the fence of its present owner."""
+
+    id: uuid.UUID
+    thread_id: uuid.UUID
+    account_id: uuid.UUID
+    key_id: uuid.UUID
+    end_user_id: str | None
+    number: int
+    status: TurnStatus
+    request: TurnRequest
+    request_id: str
+    epoch: int
+    attempts: int
+    user_seq: int | None
+    final_seq: int | None
+    iterations: int
+    hit_max_iterations: bool
+    cost_nanos: int
+    error: dict[str, Any] | None
+    cancel_requested: bool
+    created_at_ms: int
+    started_at_ms: int | None
+    finished_at_ms: int | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen to this turn."""
+        return self.status not in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An opened step: its model request as clamped to the money that was held for it."""
+
+    number: int
+    request: ModelRequest
+    hold_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a turn has come: the same whether it was just begun, carried on, or taken over."""
+
+    messages: tuple[Message, ...]
+    steps: int = 0
+    pending: tuple[ToolCall, ...] = ()
+    """Calls of the last reply that have no results yet."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model has said its last word: it spoke last and waits for no result."""
+        return not self.pending and self.messages[-1].role == "assistant"
+
+    def replied(self, reply: ModelReply, calls: tuple[ToolCall, ...]) -> "Progress":
+        """After a step: its reply is part of the history, its calls are pending."""
+        return replace(
+            self,
+            messages=(*self.messages, Message("assistant", reply.content)),
+            steps=self.steps + 1,
+            pending=calls,
+        )
+
+    def answered(self, results: list[Block]) -> "Progress":
+        """After the tools: their results are the next user message."""
+        return replace(self, messages=(*self.messages, Message("user", results)), pending=())
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """How a turn ended well."""
+
+    hit_max_iterations: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as the turn resource shows it."""
+
+    number: int
+    state: str
+    model: str
+    message_id: str | None
+    message_seq: int | None
+    stop_reason: str | None
+    stop_sequence: str | None
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_nanos: int
+    log_seq: int
+    started_at_ms: int
+    finished_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallRecord:
+    """A tool call as the turn resource shows it."""
+
+    id: str
+    step: int
+    tool_use_id: str
+    name: str
+    input: dict[str, Any]
+    effect: str
+    kind: str
+    state: str
+    output: Any
+    is_error: bool | None
+    started_at_ms: int | None
+    finished_at_ms: int | None
+
+
+def decide_takeover(state: str, effect: str, outcome: ToolOutcome | None) -> ToolOutcome | None:
+    """What to do with a journaled call that a new owner finds: an outcome, or None to run it.
+
+    `done` and `failed` calls are replayed. A call that had `started` is run again only when a
+    repetition is harmless; a `write` may have happened, so the model is told and nobody repeats it.
+    """
+    if state in ("done", "failed", "unknown"):
+        return outcome
+    if state == "started" and effect == "write":
+        return UNKNOWN_OUTCOME
+    return None
+
+
+UNKNOWN_OUTCOME = ToolOutcome(
+    "The worker was lost while this call was running, so its result is unknown. It may or may not have "
+    "taken effect and was not repeated. Check before you try again.",
+    is_error=True,
+)

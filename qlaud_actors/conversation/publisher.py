@@ -1,0 +1,176 @@
+"""The worker's side of the bus: one flusher per process carries the events of all its turns.
+
+Deltas wait up to 25 ms or 1 kB, so that a thousand streams cost Redis little; the first piece of an
+answer and every other event go out at once. Redis being away never stops a turn: events are kept
+up to a bound, then dropped; a reader then gets the turn from Postgres.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from qlaud_actors.conversation import log
+from qlaud_actors.conversation.events import Event, encode
+from qlaud_actors.conversation.log import Entry
+from qlaud_actors.log import get_logger
+
+FLUSH_SECONDS = 0.025
+FLUSH_BYTES = 1024
+RETRY_SECONDS = 0.5
+MAX_BUFFERED_BYTES = 4 * 1024 * 1024
+
+logger = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class TurnLog:
+    """The tail of one turn's log that has not been sent, and the number of the last event."""
+
+    turn_id: uuid.UUID
+    epoch: int
+    seq: int
+    on_fenced: Callable[[], None]
+    _publisher: "Publisher"
+    _waiting: list[Entry] = field(default_factory=list)
+    _text: Event | None = None
+    _bytes: int = 0
+    _delta_seen: bool = False
+
+    def publish(self, event: Event) -> None:
+        """Add an event; never blocks. Consecutive text of one block becomes one event."""
+        is_delta = event["type"] == "content_block_delta"
+        if is_delta and self._merge(event):
+            return
+        self._seal()
+        self.seq += 1
+        if is_delta and event["delta"]["type"] == "text_delta":
+            # A copy: the text of later deltas is added to it.
+            self._text = {**event, "delta": dict(event["delta"])}
+            self._bytes += len(event["delta"]["text"])
+        else:
+            self._add(Entry(self.seq, encode(event)))
+        urgent = not (is_delta and self._delta_seen) or self._bytes >= FLUSH_BYTES
+        self._delta_seen = is_delta
+        self._publisher.wake(self, urgent=urgent)
+
+    def take(self) -> list[Entry]:
+        """Everything that waits, for sending."""
+        self._seal()
+        taken, self._waiting, self._bytes = self._waiting, [], 0
+        return taken
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Keep what could not be sent, up to a bound."""
+        size = sum(len(entry.data) for entry in entries)
+        if self._bytes + size <= MAX_BUFFERED_BYTES:
+            self._waiting[:0] = entries
+            self._bytes += size
+
+    def _merge(self, event: Event) -> bool:
+        if self._text is None or self._text["index"] != event["index"]:
+            return False
+        if event["delta"]["type"] != "text_delta":
+            return False
+        self._text["delta"]["text"] += event["delta"]["text"]
+        self._bytes += len(event["delta"]["text"])
+        self._publisher.wake(self, urgent=self._bytes >= FLUSH_BYTES)
+        return True
+
+    def _seal(self) -> None:
+        if self._text is not None:
+            self._waiting.append(Entry(self.seq, encode(self._text)))
+            self._text = None
+
+    def _add(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+        self._bytes += len(entry.data)
+
+
+class Publisher:
+    """The process's one flusher."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._appender = log.Appender(redis)
+        self._dirty: dict[uuid.UUID, TurnLog] = {}
+        self._urgent = asyncio.Event()
+        self._some = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to flush."""
+        self._task = asyncio.create_task(self._flush_forever(), name="publisher")
+
+    async def close(self) -> None:
+        """Send what waits and stop."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.flush()
+
+    async def open(
+        self, turn_id: uuid.UUID, epoch: int, saved_seq: int, on_fenced: Callable[[], None]
+    ) -> TurnLog:
+        """The log of a turn that was just claimed.
+
+        `saved_seq` is where the log stood at the last saved step. `on_fenced` is called when a newer
+        owner turns out to have written.
+        """
+        seq = saved_seq
+        if epoch > 1:
+            try:
+                last = await log.last_seq(self._redis, turn_id)
+            except RedisError:
+                last = None
+            seq = last if last is not None else saved_seq + log.AFTER_LOSS
+        return TurnLog(turn_id, epoch, seq, on_fenced, self)
+
+    def wake(self, turn_log: TurnLog, *, urgent: bool) -> None:
+        """A turn has something to send: soon, or now."""
+        self._dirty[turn_log.turn_id] = turn_log
+        self._some.set()
+        if urgent:
+            self._urgent.set()
+
+    async def flush(self) -> bool:
+        """Send everything that waits now; whether Redis took it. One batch at a time keeps the order."""
+        async with self._sending:
+            return await self._flush()
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await self._some.wait()
+            try:
+                await asyncio.wait_for(self._urgent.wait(), FLUSH_SECONDS)
+            except TimeoutError:
+                pass
+            if not await asyncio.shield(self.flush()):
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _flush(self) -> bool:
+        self._some.clear()
+        self._urgent.clear()
+        logs, self._dirty = list(self._dirty.values()), {}
+        batches = [(turn_log, entries) for turn_log in logs if (entries := turn_log.take())]
+        if not batches:
+            return True
+        try:
+            accepted = await self._appender.append(
+                [(turn_log.turn_id, turn_log.epoch, entries) for turn_log, entries in batches]
+            )
+        except (RedisError, OSError) as error:
+            logger.warning("events_not_sent", turns=len(batches), error=type(error).__name__)
+            for turn_log, entries in batches:
+                turn_log.put_back(entries)
+                self._dirty[turn_log.turn_id] = turn_log
+            self._some.set()
+            return False
+        for (turn_log, _), ok in zip(batches, accepted, strict=True):
+            if not ok:
+                turn_log.on_fenced()
+        return True

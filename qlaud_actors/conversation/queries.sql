@@ -1,0 +1,310 @@
+-- name: insert_thread
+-- A new, empty thread.
+INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
+                     default_mode, default_model)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+          (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
+
+-- name: get_thread
+-- One thread, if this key may see it: its own, its end user's, or any of the account.
+SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+       (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms
+  FROM threads
+ WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL
+   AND ($3 OR key_id = $4 OR end_user_id = $5);
+
+-- name: list_threads
+-- Threads that this key may see, the most recently active first.
+SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+       (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms
+  FROM threads
+ WHERE account_id = $1 AND deleted_at IS NULL
+   AND ($2 OR key_id = $3 OR end_user_id = $4)
+   AND ($5::text IS NULL OR end_user_id = $5)
+   AND ($6::uuid IS NULL OR (last_active_at, id) < (SELECT last_active_at, id FROM threads WHERE id = $6))
+ ORDER BY last_active_at DESC, id DESC
+ LIMIT $7;
+
+-- name: patch_thread
+-- Merge metadata (shallow) and set the title when asked to.
+UPDATE threads
+   SET metadata = CASE WHEN $2::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $2 END,
+       title = CASE WHEN $3 THEN $4 ELSE title END
+ WHERE id = $1 AND deleted_at IS NULL
+RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+          (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
+
+-- name: delete_thread
+-- Hide a thread at once; its turns are cancelled, its text is purged beside it.
+UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL
+ WHERE id = $1 AND deleted_at IS NULL RETURNING id;
+
+-- name: purge_messages
+-- Remove the text of a deleted thread.
+DELETE FROM messages WHERE thread_id = $1;
+
+-- name: purge_turn_texts
+-- Remove what the turns of a deleted thread repeat of its text.
+UPDATE turns SET content = 'null', request = json_build_object('model', request->>'model', 'max_tokens', 0)
+ WHERE thread_id = $1;
+
+-- name: purge_tool_texts
+-- Remove inputs and outputs of a deleted thread's tool calls.
+UPDATE tool_calls SET input = '{}', output = NULL
+ WHERE turn_id IN (SELECT id FROM turns WHERE thread_id = $1);
+
+-- name: unfinished_turns
+-- Ids of a thread's turns that are not finished.
+SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running');
+
+-- name: delete_empty_threads
+-- Threads of this key that never had a message, older than a minute, not bound to a workspace.
+UPDATE threads t SET deleted_at = now()
+ WHERE t.account_id = $1 AND t.deleted_at IS NULL AND ($2 OR t.key_id = $3 OR t.end_user_id = $4)
+   AND t.last_turn = 0 AND t.created_at < now() - interval '60 seconds'
+   AND t.workspace_id IS NULL AND NOT COALESCE(t.metadata ? 'workspace_id', false)
+RETURNING id;
+
+-- name: list_messages_asc
+-- Messages after a seq, oldest first.
+SELECT seq, role, content, request_id, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+  FROM messages WHERE thread_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq LIMIT $4;
+
+-- name: list_messages_desc
+-- Messages before a seq, newest first.
+SELECT seq, role, content, request_id, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+  FROM messages WHERE thread_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4;
+
+-- name: turn_messages
+-- The messages of one turn, in order.
+SELECT seq, role, content, request_id, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+  FROM messages WHERE turn_id = $1 ORDER BY seq;
+
+-- name: next_turn_number
+-- Takes the next place in a thread's mailbox; locks the thread's row until the transaction ends.
+UPDATE threads SET last_turn = last_turn + 1, last_active_at = now()
+ WHERE id = $1 AND deleted_at IS NULL RETURNING last_turn;
+
+-- name: insert_turn
+-- A queued turn. Unique on (key, idempotency key).
+INSERT INTO turns (id, thread_id, account_id, key_id, number, request, content, request_id,
+                   idempotency_key, fingerprint, wake_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + interval '2 seconds');
+
+-- name: count_unfinished
+-- How many turns of a thread are waiting or running.
+SELECT count(*) FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running');
+
+-- name: turn_by_idempotency_key
+-- The turn that this key was first used for.
+SELECT id, thread_id, fingerprint FROM turns WHERE key_id = $1 AND idempotency_key = $2;
+
+-- name: place_user_message
+-- The user's message takes its place in the thread when its turn reaches the head of the line.
+WITH head AS (
+    SELECT t.id, t.thread_id, t.content, t.request_id FROM turns t
+     WHERE t.id = $1 AND t.user_seq IS NULL
+       AND NOT EXISTS (SELECT FROM turns e WHERE e.thread_id = t.thread_id AND e.number < t.number
+                          AND e.status IN ('queued', 'running'))
+), thread AS (
+    UPDATE threads SET last_seq = last_seq + 1 FROM head WHERE threads.id = head.thread_id
+    RETURNING last_seq
+), message AS (
+    INSERT INTO messages (thread_id, seq, role, content, turn_id, request_id)
+    SELECT head.thread_id, thread.last_seq, 'user', head.content, head.id, head.request_id
+      FROM head, thread
+)
+UPDATE turns SET user_seq = thread.last_seq FROM head, thread WHERE turns.id = head.id;
+
+-- name: append_message
+-- The next message of a thread, written by a turn.
+WITH thread AS (
+    UPDATE threads SET last_seq = last_seq + 1, last_active_at = now() WHERE id = $1 RETURNING last_seq
+)
+INSERT INTO messages (thread_id, seq, role, content, turn_id, request_id)
+SELECT $1, last_seq, $2, $3, $4, $5 FROM thread RETURNING seq;
+
+-- name: get_turn
+-- One turn.
+SELECT t.*, th.end_user_id,
+       (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
+       (extract(epoch FROM t.started_at) * 1000)::bigint AS started_at_ms,
+       (extract(epoch FROM t.finished_at) * 1000)::bigint AS finished_at_ms
+  FROM turns t JOIN threads th ON th.id = t.thread_id
+ WHERE t.id = $1;
+
+-- name: claim_turn
+-- Own a turn that nobody lives to own, if it is at the head of its thread's line.
+UPDATE turns t
+   SET status = 'running', epoch = t.epoch + 1, attempts = t.attempts + 1, owner = $2,
+       lease_until = now() + make_interval(secs => $3), started_at = COALESCE(t.started_at, now())
+ WHERE t.id = $1 AND t.attempts < $4
+   AND (t.status = 'queued' OR (t.status = 'running' AND t.lease_until < now()))
+   AND NOT EXISTS (SELECT FROM turns e WHERE e.thread_id = t.thread_id AND e.number < t.number
+                      AND e.status IN ('queued', 'running'))
+RETURNING t.id;
+
+-- name: renew_leases
+-- Extend the leases of turns still owned at their epoch; says which were asked to stop.
+UPDATE turns t SET lease_until = now() + make_interval(secs => $3)
+  FROM unnest($1::uuid[], $2::integer[]) AS mine(id, epoch)
+ WHERE t.id = mine.id AND t.epoch = mine.epoch AND t.status = 'running'
+RETURNING t.id, t.cancel_requested;
+
+-- name: hand_back_turns
+-- A worker that stops gives its turns back: not their fault, so the attempt does not count.
+UPDATE turns t
+   SET status = 'queued', owner = NULL, lease_until = NULL, attempts = t.attempts - 1, wake_at = now()
+  FROM unnest($1::uuid[], $2::integer[]) AS mine(id, epoch)
+ WHERE t.id = mine.id AND t.epoch = mine.epoch AND t.status = 'running'
+RETURNING t.id;
+
+-- name: lock_turn
+-- The fence: holds the turn's row if this epoch still owns it.
+SELECT id FROM turns WHERE id = $1 AND epoch = $2 AND status = 'running' FOR UPDATE;
+
+-- name: finish_turn
+-- The end of a turn that this epoch owns.
+UPDATE turns
+   SET status = $3, error = $4, hit_max_iterations = $5, finished_at = now(), owner = NULL, lease_until = NULL,
+       final_seq = (SELECT max(seq) FROM messages WHERE turn_id = $1 AND role = 'assistant')
+ WHERE id = $1 AND epoch = $2 AND status = 'running'
+RETURNING thread_id;
+
+-- name: request_cancel
+-- Ask a running turn to stop.
+UPDATE turns SET cancel_requested = true WHERE id = $1 AND status IN ('queued', 'running');
+
+-- name: cancel_unowned_turn
+-- End a turn that no living worker owns. The epoch moves, so that a zombie is fenced off.
+UPDATE turns
+   SET status = 'cancelled', epoch = epoch + 1, finished_at = now(), owner = NULL, lease_until = NULL,
+       error = $2,
+       final_seq = (SELECT max(seq) FROM messages WHERE turn_id = $1 AND role = 'assistant')
+ WHERE id = $1 AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
+RETURNING thread_id;
+
+-- name: holds_of_turn
+-- The holds that a turn still has.
+SELECT id FROM holds WHERE turn_id = $1;
+
+-- name: next_queued_turn
+-- The turn that waits at the head of a thread's line.
+SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running') ORDER BY number LIMIT 1;
+
+-- name: requeue_lost_turns
+-- Turns whose worker is gone go back to the queue.
+UPDATE turns SET status = 'queued', owner = NULL, lease_until = NULL, wake_at = now(), wakes = 0
+ WHERE id IN (SELECT id FROM turns WHERE status = 'running' AND lease_until < now() AND attempts < $1
+               ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED)
+RETURNING id;
+
+-- name: turns_beyond_help
+-- Turns that lost as many workers as they may.
+SELECT id FROM turns
+ WHERE ((status = 'running' AND lease_until < now()) OR status = 'queued') AND attempts >= $1
+ ORDER BY created_at LIMIT 50 FOR UPDATE SKIP LOCKED;
+
+-- name: abandon_turn
+-- Fail one of them; the epoch moves, so that a zombie is fenced off.
+UPDATE turns
+   SET status = 'failed', epoch = epoch + 1, error = $2, finished_at = now(), owner = NULL, lease_until = NULL,
+       final_seq = (SELECT max(seq) FROM messages WHERE turn_id = $1 AND role = 'assistant')
+ WHERE id = $1
+RETURNING thread_id;
+
+-- name: turns_to_wake
+-- Queued turns at the head of their line that nobody took; asked for again ever less often.
+UPDATE turns SET wakes = wakes + 1,
+                 wake_at = now() + make_interval(secs => LEAST(2 ^ LEAST(wakes + 1, 6), 60))
+ WHERE id IN (SELECT t.id FROM turns t
+               WHERE t.status = 'queued' AND t.wake_at < now()
+                 AND NOT EXISTS (SELECT FROM turns e WHERE e.thread_id = t.thread_id AND e.number < t.number
+                                    AND e.status IN ('queued', 'running'))
+               ORDER BY t.wake_at LIMIT 200 FOR UPDATE SKIP LOCKED)
+RETURNING id;
+
+-- name: queue_figures
+-- How many turns wait, how many run, and the age of the oldest waiting one in seconds.
+SELECT count(*) FILTER (WHERE status = 'queued') AS queued,
+       count(*) FILTER (WHERE status = 'running') AS running,
+       COALESCE(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'queued')), 0)::float8
+           AS oldest_seconds
+  FROM turns WHERE status IN ('queued', 'running');
+
+-- name: open_step
+-- A step begins, or begins anew under another owner.
+INSERT INTO steps (turn_id, number, state, epoch, model_slug, hold_id, max_tokens)
+VALUES ($1, $2, 'started', $3, $4, $5, $6)
+ON CONFLICT (turn_id, number) DO UPDATE
+   SET state = 'started', epoch = EXCLUDED.epoch, hold_id = EXCLUDED.hold_id,
+       max_tokens = EXCLUDED.max_tokens, started_at = now();
+
+-- name: finish_step
+-- What came of a step.
+UPDATE steps
+   SET state = $3, message_id = $4, message_seq = $5, stop_reason = $6, stop_sequence = $7,
+       input_tokens = $8, output_tokens = $9, cache_read_tokens = $10, cache_write_tokens = $11,
+       cost_nanos = $12, log_seq = $13, finished_at = now()
+ WHERE turn_id = $1 AND number = $2;
+
+-- name: add_to_turn
+-- A step's part in its turn.
+UPDATE turns SET iterations = GREATEST(iterations, $2), cost_nanos = cost_nanos + $3 WHERE id = $1;
+
+-- name: list_steps
+-- The steps of a turn.
+SELECT *, (extract(epoch FROM started_at) * 1000)::bigint AS started_at_ms,
+       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at_ms
+  FROM steps WHERE turn_id = $1 ORDER BY number;
+
+-- name: saved_log_seq
+-- Where the event log of a turn stood when its last complete step was saved.
+SELECT COALESCE(max(log_seq), 0) FROM steps WHERE turn_id = $1 AND state = 'done';
+
+-- name: steps_done
+-- How many steps of a turn are complete.
+SELECT count(*)::integer FROM steps WHERE turn_id = $1 AND state = 'done';
+
+-- name: insert_tool_call
+-- Note a call. The same call noted again (after a takeover) keeps its row.
+INSERT INTO tool_calls (id, turn_id, step, ordinal, tool_use_id, name, input, effect, kind, state, epoch)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'intended', $10)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: lock_tool_call
+-- One call, held until the transaction ends.
+SELECT *, (extract(epoch FROM deadline - now()))::float8 AS seconds_left
+  FROM tool_calls WHERE id = $1 FOR UPDATE;
+
+-- name: start_tool_call
+-- The call goes out now, as the tool that it is now.
+UPDATE tool_calls
+   SET state = 'started', epoch = $2, effect = $3, kind = $4, started_at = now(),
+       deadline = COALESCE(deadline, now() + make_interval(secs => $5))
+ WHERE id = $1;
+
+-- name: finish_tool_call
+-- What came of a call; the first result counts.
+UPDATE tool_calls SET state = $2, output = $3, is_error = $4, finished_at = now()
+ WHERE id = $1 AND state IN ('intended', 'started')
+RETURNING id;
+
+-- name: list_tool_calls
+-- The calls of a turn: of its steps, then those that were made inside of them.
+SELECT *, (extract(epoch FROM started_at) * 1000)::bigint AS started_at_ms,
+       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at_ms
+  FROM tool_calls WHERE turn_id = $1 ORDER BY step, ordinal, id;
+
+-- name: awaited_client_call
+-- The parked call of a thread that waits for this result.
+SELECT c.id FROM tool_calls c JOIN turns t ON t.id = c.turn_id
+ WHERE t.thread_id = $1 AND c.tool_use_id = $2 AND c.kind = 'client'
+   AND c.state = 'started' AND c.deadline > now() AND t.status = 'running'
+ ORDER BY c.created_at DESC LIMIT 1;
+
+-- name: client_call_state
+-- Whether the caller has answered a parked call, and how long it may still take.
+SELECT state, output, is_error, (extract(epoch FROM deadline - now()))::float8 AS seconds_left
+  FROM tool_calls WHERE id = $1;

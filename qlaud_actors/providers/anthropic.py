@@ -1,0 +1,198 @@
+"""Anthropic's Messages API: the neutral form is its own, so little is translated."""
+
+from typing import Any
+
+from qlaud_actors.errors import ProviderError, ProviderUnavailable
+from qlaud_actors.providers import failure
+from qlaud_actors.providers.model import (
+    Block,
+    BlockDelta,
+    BlockStarted,
+    BlockStopped,
+    Message,
+    MessageEnded,
+    MessageStarted,
+    Model,
+    ModelEvent,
+    ModelRequest,
+)
+from qlaud_actors.providers.names import ToolNames, legal
+from qlaud_actors.providers.params import OPENAI_ONLY
+from qlaud_actors.providers.stream import CUT, JsonStream, read_object
+from qlaud_actors.providers.wire import WireRequest
+from qlaud_actors.usage import Usage
+
+API_VERSION = "2023-06-01"
+MIN_THINKING_BUDGET = 1024
+MAX_TEMPERATURE = 1.0
+
+
+class AnthropicWire:
+    """Translates for `POST /v1/messages` below a bare host."""
+
+    def encode(self, request: ModelRequest, model: Model) -> WireRequest:
+        """The streaming HTTP request for a neutral request."""
+        names = ToolNames.for_request(request)
+        params = {name: value for name, value in request.params.items() if name not in OPENAI_ONLY}
+        headers = {"anthropic-version": API_VERSION}
+        if betas := params.pop("betas", None):
+            headers["anthropic-beta"] = ",".join(betas)
+        body: dict[str, Any] = {
+            **_fitting(params, request, names),
+            "model": model.upstream,
+            "max_tokens": request.max_tokens,
+            "messages": _messages(request.messages, names),
+            "stream": True,
+        }
+        if request.system:
+            body["system"] = request.system
+        if request.tools:
+            body["tools"] = [
+                {
+                    **tool.extra,
+                    "name": names.to_wire(tool.name),
+                    "description": tool.description,
+                    "input_schema": tool.input_schema,
+                }
+                for tool in request.tools
+            ]
+        return WireRequest("/v1/messages", headers, body)
+
+    def decoder(self, request: ModelRequest, model: Model) -> "AnthropicDecoder":  # noqa: ARG002 - protocol
+        """A fresh decoder for the answer to that request."""
+        return AnthropicDecoder(ToolNames.for_request(request))
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> ProviderError:
+        """The error that a non-2xx answer means; header names are lower case."""
+        return failure.from_response(status, headers, body)
+
+
+def _fitting(params: dict[str, Any], request: ModelRequest, names: ToolNames) -> dict[str, Any]:
+    """The params as this wire takes them, and as `max_tokens` leaves room for them.
+
+    The money that is left may have cut `max_tokens` below the thinking budget, which the API refuses:
+    then the budget shrinks with it, and below its minimum thinking goes.
+    """
+    fitting = dict(params)
+    choice = fitting.get("tool_choice")
+    if not request.tools:
+        fitting.pop("tool_choice", None)
+    elif choice and "name" in choice:
+        fitting["tool_choice"] = {**choice, "name": names.to_wire(choice["name"])}
+    if isinstance(temperature := fitting.get("temperature"), int | float):
+        fitting["temperature"] = min(temperature, MAX_TEMPERATURE)
+    thinking = fitting.get("thinking") or {}
+    if thinking.get("budget_tokens", 0) >= request.max_tokens:
+        if request.max_tokens > MIN_THINKING_BUDGET:
+            fitting["thinking"] = {**thinking, "budget_tokens": request.max_tokens - 1}
+        else:
+            del fitting["thinking"]
+    return fitting
+
+
+def _messages(messages: tuple[Message, ...], names: ToolNames) -> list[dict[str, Any]]:
+    encoded = []
+    for message in messages:
+        content = message.content
+        if not isinstance(content, str):
+            content = [_block(block, names) for block in content if _acceptable(block, message.role)]
+        if content:  # what other vendors' models left may be nothing that this one accepts
+            encoded.append({"role": message.role, "content": content})
+    return encoded
+
+
+def _acceptable(block: Block, role: str) -> bool:
+    """Whether the API takes a block back: no unsigned thinking (another vendor's), no empty text."""
+    if role != "assistant":
+        return True
+    if block.get("type") == "thinking":
+        return bool(block.get("signature"))
+    return block.get("type") != "text" or bool(block.get("text"))
+
+
+def _block(block: Block, names: ToolNames) -> Block:
+    """The block itself, but for names and ids that another vendor allows and this one does not."""
+    match block.get("type"):
+        case "tool_use":
+            own = {key: value for key, value in block.items() if key != "extra_content"}
+            return {**own, "id": legal(block["id"]), "name": names.to_wire(block["name"])}
+        case "tool_result":
+            return {**block, "tool_use_id": legal(block["tool_use_id"])}
+        case _:
+            return block
+
+
+class AnthropicDecoder(JsonStream):
+    """Decodes the Messages stream. Its usage figures are cumulative: newer ones replace older ones."""
+
+    def __init__(self, names: ToolNames) -> None:
+        super().__init__()
+        self._names = names
+        self._figures: dict[str, Any] = {}
+        self._stop: dict[str, Any] | None = None
+        self._ended = False
+
+    def _take(self, data: str) -> list[ModelEvent]:
+        event = read_object(data)
+        match event.get("type"):
+            case "message_start":
+                self._meter(event["message"].get("usage"))
+                return [MessageStarted(event["message"]["id"], self.usage)]
+            case "content_block_start":
+                return [BlockStarted(event["index"], self._named(event["content_block"]))]
+            case "content_block_delta":
+                return [BlockDelta(event["index"], event["delta"])]
+            case "content_block_stop":
+                return [BlockStopped(event["index"])]
+            case "message_delta":
+                self._meter(event.get("usage"))
+                if event["delta"].get("stop_reason"):
+                    self._stop = event["delta"]
+                    self.usage_known = True
+                return []
+            case "message_stop":
+                return self._close()
+            case "error":
+                raise failure.from_event(event.get("error"))
+            case _:  # ping, and whatever is new
+                return []
+
+    def _close(self) -> list[ModelEvent]:
+        if self._stop is None:
+            raise ProviderUnavailable(CUT)
+        if self._ended:
+            return []
+        self._ended = True
+        return [MessageEnded(self._stop["stop_reason"], self.usage, self._stop.get("stop_sequence"))]
+
+    def _named(self, block: Block) -> Block:
+        if block.get("type") == "tool_use":
+            return {**block, "name": self._names.from_wire(block["name"])}
+        return block
+
+    def _meter(self, figures: dict[str, Any] | None) -> None:
+        given = (figures or {}).items()
+        self._figures.update((name, figure) for name, figure in given if figure is not None)
+        self.usage = read_usage(self._figures)
+
+
+def read_usage(figures: dict[str, Any]) -> Usage:
+    """Anthropic's usage object in disjoint buckets.
+
+    `cache_creation` splits `cache_creation_input_tokens` by lifetime; where the split is missing or
+    older than the sum, the sum counts and the rest of it was written for five minutes.
+    """
+    split = figures.get("cache_creation") or {}
+    hour = split.get("ephemeral_1h_input_tokens") or 0
+    written = figures.get("cache_creation_input_tokens")
+    if written is None:
+        written = hour + (split.get("ephemeral_5m_input_tokens") or 0)
+    hour = min(hour, written)
+    return Usage(
+        input=figures.get("input_tokens") or 0,
+        output=figures.get("output_tokens") or 0,
+        cache_read=figures.get("cache_read_input_tokens") or 0,
+        cache_write_5m=written - hour,
+        cache_write_1h=hour,
+        reasoning=(figures.get("output_tokens_details") or {}).get("thinking_tokens") or 0,
+    )

@@ -1,0 +1,38 @@
+"""OpenAI's Chat Completions, the wire that most other vendors speak too."""
+
+from typing import Any
+
+from qlaud_actors.errors import ProviderError
+from qlaud_actors.providers import failure
+from qlaud_actors.providers.model import Model, ModelRequest
+from qlaud_actors.providers.names import ToolNames
+from qlaud_actors.providers.openai_messages import encode_messages
+from qlaud_actors.providers.openai_stream import OpenAIDecoder
+from qlaud_actors.providers.params import openai_params
+from qlaud_actors.providers.wire import WireRequest
+
+
+class OpenAIWire:
+    """Translates for `POST /chat/completions` below a base URL that ends in its version."""
+
+    def encode(self, request: ModelRequest, model: Model) -> WireRequest:
+        """The streaming HTTP request for a neutral request."""
+        names = ToolNames.for_request(request)
+        body: dict[str, Any] = {
+            **openai_params(request, model, names),
+            "model": model.upstream,
+            "messages": encode_messages(
+                request, names, replay_reasoning="reasoning_replay" in model.capabilities
+            ),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return WireRequest("/chat/completions", {}, body)
+
+    def decoder(self, request: ModelRequest, model: Model) -> OpenAIDecoder:  # noqa: ARG002 - protocol
+        """A fresh decoder for the answer to that request."""
+        return OpenAIDecoder(ToolNames.for_request(request))
+
+    def error(self, status: int, headers: dict[str, str], body: bytes) -> ProviderError:
+        """The error that a non-2xx answer means; header names are lower case."""
+        return failure.from_response(status, headers, body)

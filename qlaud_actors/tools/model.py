@@ -1,0 +1,92 @@
+"""Tools as the loop sees them: alike, whether a webhook, a meta-tool or the caller's own."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from qlaud_actors.settings import Secret
+
+Effect: TypeAlias = Literal["read", "idempotent", "write"]
+"""What a repetition may do: nothing, the same thing, or a second thing."""
+
+Kind: TypeAlias = Literal["webhook", "meta", "client"]
+ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something that a model can call."""
+
+    id: str
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    kind: Kind
+    effect: Effect = "write"
+    timeout_ms: int = 30_000
+    webhook_url: str | None = None
+    secret: Secret | None = None
+    shared: bool = True
+    """Attached to every turn in tenant mode."""
+    created_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call: `id` is the journal's name of it and the idempotency key that receivers see."""
+
+    id: str
+    tool_use_id: str
+    name: str
+    input: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """What a call gave: any JSON value. A failed call is data for the model, not an exception."""
+
+    output: Any
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """On whose behalf a call is made."""
+
+    account_id: uuid.UUID
+    request_id: str
+    thread_id: uuid.UUID | None = None
+    turn_id: uuid.UUID | None = None
+    end_user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Toolset:
+    """What one turn may use: `offered` is shown to the model, `reachable` may also be run by name."""
+
+    offered: tuple[Tool, ...] = ()
+    reachable: tuple[Tool, ...] = ()
+
+    def find(self, name: str) -> Tool | None:
+        """The offered tool with this name."""
+        return next((tool for tool in self.offered if tool.name == name), None)
+
+    def find_reachable(self, name: str) -> Tool | None:
+        """The tool of this name or id that a meta-tool may run."""
+        return next((tool for tool in self.reachable if name in (tool.name, tool.id)), None)
+
+
+class CallJournal(Protocol):
+    """Remembers calls across the death of a worker."""
+
+    async def begin(self, call: ToolCall, tool: Tool) -> ToolOutcome | None:
+        """Note that the call starts now; an outcome means: do not run it, this is what came of it.
+
+        Raises LeaseLost when another worker owns the turn.
+        """
+
+    async def finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """Note what came of it. Raises LeaseLost when another worker owns the turn."""
+
+    async def client_result(self, call: ToolCall, tool: Tool) -> ToolOutcome:
+        """Wait for the caller's own answer to a client tool, up to the tool's time-out."""

@@ -1,0 +1,1 @@
+"""The workers: thin actors that take an id and call `qlaud_actors`."""

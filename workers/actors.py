@@ -1,0 +1,52 @@
+"""The table of actors: job name → function, queue. One line per background job."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import dramatiq
+
+from qlaud_actors.conversation.runner import TurnRunner
+from qlaud_actors.jobs import Job, RunTurn
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """One line of the table."""
+
+    job: type[Job]
+    run: Callable[..., Coroutine[Any, Any, None]]
+
+
+def actor_table(runner: TurnRunner) -> list[Actor]:
+    """Every background job and what it does."""
+
+    async def run_turn(turn_id: str) -> None:
+        await runner.start(uuid.UUID(turn_id))
+
+    return [Actor(RunTurn, run_turn)]
+
+
+def declare(table: list[Actor], broker: dramatiq.Broker, loop: asyncio.AbstractEventLoop) -> None:
+    """Declare the table's actors on a broker.
+
+    An actor runs in a thread of dramatiq's and hands its coroutine to the process's event loop. A
+    message is a wake-up: it is acknowledged once the turn is running, and blocks only while every
+    slot is taken, which is the back-pressure. It is never retried: the sweeper asks again.
+    """
+    for actor in table:
+        dramatiq.actor(
+            _bridge(actor, loop),
+            actor_name=actor.job.actor,
+            queue_name=actor.job.queue,
+            broker=broker,
+        )
+
+
+def _bridge(actor: Actor, loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
+    def call(**payload: str) -> None:
+        asyncio.run_coroutine_threadsafe(actor.run(**payload), loop).result()
+
+    return call

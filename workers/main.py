@@ -1,0 +1,106 @@
+"""One worker process: an event loop that carries turns, fed by a dramatiq worker's threads."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+from dramatiq import Worker
+
+from qlaud_actors import metrics
+from qlaud_actors.bootstrap import Services, open_services
+from qlaud_actors.db.pool import ConnectionLost
+from qlaud_actors.log import get_logger
+from qlaud_actors.settings import Settings
+from workers.actors import actor_table, declare
+
+logger = get_logger(__name__)
+
+THREADS = 8
+"""Wake-ups claimed at once; a turn itself occupies no thread."""
+
+POLL_MS = 50
+SWEEP_SECONDS = 2.0
+METRICS_SECONDS = 5.0
+METRICS_KEY = "qlaud:metrics:"
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then hand unfinished turns back."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with open_services(settings) as services:
+        runner = services.runner()
+        declare(actor_table(runner), services.broker, loop)
+        worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
+        async with _repeating(runner.renew_forever, every(SWEEP_SECONDS, runner.sweep)):
+            async with _repeating(every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))):
+                async with _health_server(settings):
+                    await asyncio.to_thread(worker.start)
+                    logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
+                    await stop.wait()
+                    logger.info("worker_stopping")
+                    runner.draining = True
+                    await asyncio.to_thread(worker.stop, 5_000)
+            await runner.drain()
+    logger.info("worker_stopped")
+
+
+def every(seconds: float, action: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Do something again and again; a failure is logged and does not end it."""
+
+    async def forever() -> None:
+        while True:
+            try:
+                await action()
+            except ConnectionLost as error:
+                logger.warning("upkeep_interrupted", error=type(error).__name__)
+            except Exception:
+                logger.exception("upkeep_failed")
+            await asyncio.sleep(seconds)
+
+    return forever
+
+
+@contextlib.asynccontextmanager
+async def _repeating(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run loops beside the block and end them with it."""
+    tasks = [asyncio.ensure_future(loop()) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _share_metrics(services: Services, owner: str) -> None:
+    """Leave this process's figures where the front door finds them for its `/metrics`."""
+    await services.redis.set(METRICS_KEY + owner, metrics.render(), ex=int(METRICS_SECONDS * 3))
+
+
+@contextlib.asynccontextmanager
+async def _health_server(settings: Settings) -> AsyncIterator[None]:
+    """`/healthz` and `/metrics` of this worker, when QLAUD_WORKER_PORT asks for them."""
+    if not settings.worker_port:
+        yield
+        return
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def figures(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), content_type="text/plain")
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", figures)])
+    server = web.AppRunner(app)
+    await server.setup()
+    try:
+        await web.TCPSite(server, settings.host, settings.worker_port).start()
+        yield
+    finally:
+        await server.cleanup()
