@@ -6,14 +6,20 @@ REGISTRY = CollectorRegistry()
 
 TURNS = Counter("qlaud_turns", "Turns that ended, by status.", ["status"], registry=REGISTRY)
 STEPS = Counter("qlaud_steps", "Model calls that were metered, by model.", ["model"], registry=REGISTRY)
-TOOL_CALLS = Counter("qlaud_tool_calls", "Tool calls, by kind and result.", ["kind", "result"], registry=REGISTRY)
+TOOL_CALLS = Counter(
+    "qlaud_tool_calls", "Tool calls, by kind and result.", ["kind", "result"], registry=REGISTRY
+)
 TOKENS = Counter("qlaud_tokens", "Tokens metered, by direction.", ["direction"], registry=REGISTRY)
 COST = Counter("qlaud_cost_usd", "Charged, markup included, in USD.", registry=REGISTRY)
-OVERRUN = Counter("qlaud_overrun_usd", "Billed by providers beyond the worst case, in USD.", registry=REGISTRY)
+OVERRUN = Counter(
+    "qlaud_overrun_usd", "Billed by providers beyond the worst case, in USD.", registry=REGISTRY
+)
 TAKEOVERS = Counter("qlaud_takeovers", "Turns carried on after their worker was lost.", registry=REGISTRY)
 TURNS_RUNNING = Gauge("qlaud_turns_running", "Turns that this worker carries now.", registry=REGISTRY)
 STREAMS_OPEN = Gauge("qlaud_streams_open", "SSE responses open at this front door.", registry=REGISTRY)
-REQUESTS = Counter("qlaud_http_requests", "Requests, by route and status.", ["route", "status"], registry=REGISTRY)
+REQUESTS = Counter(
+    "qlaud_http_requests", "Requests, by route and status.", ["route", "status"], registry=REGISTRY
+)
 QUEUE_TURNS = Gauge("qlaud_queue_turns", "Turns in the mailboxes, by status.", ["status"], registry=REGISTRY)
 QUEUE_AGE = Gauge("qlaud_queue_age_seconds", "Age of the oldest queued turn.", registry=REGISTRY)
 

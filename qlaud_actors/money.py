@@ -20,7 +20,7 @@ def charge_nanos(cost_picos: int, markup_bps: int) -> int:
     return -(-scaled // (BASIS_POINTS * PICOS_PER_NANO))
 
 
-def usd_to_nanos(amount: float | int | str | Decimal) -> int:
+def usd_to_nanos(amount: float | str | Decimal) -> int:
     """Dollars as written (no binary rounding) to nano-USD, rounded down below a nano.
 
     Raises ValueError when the amount is not finite, negative or above `MAX_USD`.

@@ -181,7 +181,9 @@ class _Reader:
                 raise ValueError
             return raw.rstrip("/") if raw.startswith("http") else raw
 
-        return self._parse(name, None, parse, "a URL beginning with " + " or ".join(f"{s}://" for s in schemes))
+        return self._parse(
+            name, None, parse, "a URL beginning with " + " or ".join(f"{s}://" for s in schemes)
+        )
 
 
 def _within(value: Any, low: Any, high: Any) -> Any:

@@ -21,6 +21,7 @@ THREADS = 8
 """Wake-ups claimed at once; a turn itself occupies no thread."""
 
 POLL_MS = 50
+STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 METRICS_SECONDS = 5.0
 METRICS_KEY = "qlaud:metrics:"
@@ -36,15 +37,15 @@ async def run(settings: Settings) -> None:
         runner = services.runner()
         declare(actor_table(runner), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
-        async with _repeating(runner.renew_forever, every(SWEEP_SECONDS, runner.sweep)):
-            async with _repeating(every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))):
-                async with _health_server(settings):
-                    await asyncio.to_thread(worker.start)
-                    logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
-                    await stop.wait()
-                    logger.info("worker_stopping")
-                    runner.draining = True
-                    await asyncio.to_thread(worker.stop, 5_000)
+        share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
+        sweep = every(SWEEP_SECONDS, runner.sweep)
+        async with _repeating(runner.renew_forever, sweep, share_metrics), _health_server(settings):
+            await asyncio.to_thread(worker.start)
+            logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
+            await stop.wait()
+            logger.info("worker_stopping")
+            runner.draining = True
+            await asyncio.to_thread(worker.stop, STOP_MS)
             await runner.drain()
     logger.info("worker_stopped")
 

@@ -39,7 +39,7 @@ class ThreadPatch(msgspec.Struct):
     """`PATCH /v1/threads/:id`; a field that is absent stays as it is."""
 
     metadata: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
-    title: str | None | msgspec.UnsetType = msgspec.UNSET
+    title: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @routes.post("/v1/threads/{thread_id}/messages")

@@ -196,9 +196,7 @@ async def _failure(request: web.Request, accepted: Accepted) -> TurnFailed:
     )
 
 
-async def _with_first(
-    first: Entry | None, rest: AsyncIterator[Entry | None]
-) -> AsyncIterator[Entry | None]:
+async def _with_first(first: Entry | None, rest: AsyncIterator[Entry | None]) -> AsyncIterator[Entry | None]:
     yield first
     async for entry in rest:
         yield entry

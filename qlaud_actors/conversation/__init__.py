@@ -1,0 +1,1 @@
+"""Thread actors: turns accepted, claimed, journaled, carried, told."""

@@ -58,13 +58,13 @@ class Subscription:
         self._read_log = True
         self._wake.set()
 
-    async def next(self, timeout: float) -> list[Entry]:
-        """New entries in order; an empty list when none came in `timeout` seconds.
+    async def next(self, wait: float) -> list[Entry]:
+        """New entries in order; an empty list when none came in `wait` seconds.
 
         Raises LogGap when entries are missing for good, RedisError when Redis is away.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(wait):
                 while True:
                     if entries := await self._take():
                         return entries

@@ -56,7 +56,7 @@ def from_model(event: ModelEvent, model: str) -> list[Event]:
     """The stream events that a client gets for one event of the model."""
     match event:
         case MessageStarted(message_id, usage):
-            message = {
+            message: Event = {
                 "id": message_id,
                 "type": "message",
                 "role": "assistant",

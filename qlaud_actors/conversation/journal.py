@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qlaud_actors import metrics
 from qlaud_actors.billing import meter
-from qlaud_actors.billing.model import Charge
+from qlaud_actors.billing.model import Charge, Settlement
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.history import messages_from
 from qlaud_actors.conversation.model import FLOOR_TOKENS, Progress, Step, Turn, decide_takeover
@@ -22,6 +23,7 @@ from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.db.pool import Connection, Pool, Record
 from qlaud_actors.errors import LeaseLost, TurnCancelled
 from qlaud_actors.ids import new_call_id
+from qlaud_actors.money import nanos_to_usd
 from qlaud_actors.providers.bound import input_bound
 from qlaud_actors.providers.caller import Call
 from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
@@ -99,22 +101,21 @@ class StepJournal:
             seq = await store.append_message(connection, self.turn, "assistant", reply.content)
             for ordinal, call in enumerate(calls):
                 await self._note_intended(connection, step.number, ordinal, call)
-            await self._close_step(connection, step, "done", reply, seq)
+            await self._close_step(connection, step, reply.usage, reply, seq)
         return calls
 
     async def settle_broken(self, step: Step, call: Call, partial: ReplyBuilder) -> None:
         """Bill what a call that broke off had produced; release its hold when it never began."""
         if self.handing_back:
             return
-        usage = call.produced_usage(partial.output_characters())
+        usage = call.produced_usage(partial.partial().output_chars)
         with contextlib.suppress(LeaseLost):
             async with fenced(self.pool, self.turn) as connection:
                 if usage is None:
                     await meter.release(connection, [step.hold_id])
-                    await _finish_step(connection, self.turn, step, "failed", None, None, 0, 0)
-                    return
-                reply = replace(partial.partial(), usage=usage)
-                await self._close_step(connection, step, "failed", reply, None)
+                    await self._finish_step(connection, step, Usage(), None, None, 0)
+                else:
+                    await self._close_step(connection, step, usage, None, None)
 
     async def save_results(self, results: list[Block]) -> None:
         """The results of a step's calls are the next user message."""
@@ -122,13 +123,40 @@ class StepJournal:
             await store.append_message(connection, self.turn, "user", results)
 
     async def _close_step(
-        self, connection: Connection, step: Step, state: str, reply: ModelReply, seq: int | None
+        self, connection: Connection, step: Step, usage: Usage, reply: ModelReply | None, seq: int | None
     ) -> None:
-        charge = self._charge(step, reply.usage)
+        charge = self._charge(step, usage)
         settled = await meter.settle(connection, step.hold_id, charge)
         cost = settled.charged_nanos if settled else 0
         await connection.execute(QUERIES.add_to_turn, self.turn.id, step.number, cost)
-        await _finish_step(connection, self.turn, step, state, reply, seq, cost, self.turn_log.seq)
+        await self._finish_step(connection, step, usage, reply, seq, cost)
+        _count(self.model, usage, settled)
+
+    async def _finish_step(
+        self,
+        connection: Connection,
+        step: Step,
+        usage: Usage,
+        reply: ModelReply | None,
+        seq: int | None,
+        cost_nanos: int,
+    ) -> None:
+        await connection.execute(
+            QUERIES.finish_step,
+            self.turn.id,
+            step.number,
+            "done" if reply else "failed",
+            reply.message_id if reply else None,
+            seq,
+            reply.stop_reason if reply else None,
+            reply.stop_sequence if reply else None,
+            usage.input,
+            usage.output,
+            usage.cache_read,
+            usage.cache_write_5m + usage.cache_write_1h,
+            cost_nanos,
+            self.turn_log.seq,
+        )
 
     def _charge(self, step: Step, usage: Usage) -> Charge:
         return Charge(
@@ -241,9 +269,7 @@ class ToolJournal:
         return row
 
     async def _finish(self, connection: Connection, call: ToolCall, outcome: ToolOutcome, state: str) -> None:
-        await connection.execute(
-            QUERIES.finish_tool_call, call.id, state, outcome.output, outcome.is_error
-        )
+        await connection.execute(QUERIES.finish_tool_call, call.id, state, outcome.output, outcome.is_error)
 
 
 def _wants_tools(reply: ModelReply) -> bool:
@@ -261,31 +287,11 @@ def _floor(request: ModelRequest) -> int:
     return FLOOR_TOKENS + int(thinking.get("budget_tokens") or 0)
 
 
-async def _finish_step(
-    connection: Connection,
-    turn: Turn,
-    step: Step,
-    state: str,
-    reply: ModelReply | None,
-    seq: int | None,
-    cost_nanos: int,
-    log_seq: int,
-) -> None:
-    usage = reply.usage if reply else Usage()
-    await connection.execute(
-        QUERIES.finish_step,
-        turn.id,
-        step.number,
-        state,
-        reply.message_id if reply else None,
-        seq,
-        reply.stop_reason if reply else None,
-        reply.stop_sequence if reply else None,
-        usage.input,
-        usage.output,
-        usage.cache_read,
-        usage.cache_write_5m + usage.cache_write_1h,
-        cost_nanos,
-        log_seq,
-    )
-
+def _count(model: Model, usage: Usage, settled: Settlement | None) -> None:
+    """Tell Prometheus of a metered step."""
+    metrics.STEPS.labels(model.slug).inc()
+    metrics.TOKENS.labels("input").inc(usage.input_total)
+    metrics.TOKENS.labels("output").inc(usage.output)
+    if settled:
+        metrics.COST.inc(nanos_to_usd(settled.charged_nanos))
+        metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -52,13 +53,13 @@ def decode_live(payload: bytes) -> Entry:
 
 async def read_log(redis: Redis, turn_id: uuid.UUID, after: int, limit: int = 1000) -> list[Entry]:
     """Entries with `seq > after`, in order."""
-    rows = await redis.xrange(log_key(turn_id), min=f"(1-{after}", max="+", count=limit)
+    rows: Any = await redis.xrange(log_key(turn_id), min=f"(1-{after}", max="+", count=limit)
     return [Entry(int(key.split(b"-")[1]), fields[b"e"]) for key, fields in rows]
 
 
 async def last_seq(redis: Redis, turn_id: uuid.UUID) -> int | None:
     """The seq of the newest entry; None when there is no log."""
-    rows = await redis.xrevrange(log_key(turn_id), count=1)
+    rows: Any = await redis.xrevrange(log_key(turn_id), count=1)
     return int(rows[0][0].split(b"-")[1]) if rows else None
 
 

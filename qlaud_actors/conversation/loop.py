@@ -6,7 +6,8 @@ second path.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ PARALLEL_CALLS = 16
 class ModelCall(Protocol):
     """One call of a model: its events, and what is known of it when they break off."""
 
-    def events(self) -> AsyncIterator[ModelEvent]:
+    def events(self) -> AsyncGenerator[ModelEvent, None]:
         """The answer as it comes. Raises ProviderError."""
 
 
@@ -93,9 +94,8 @@ async def run_turn(turn: Turn, progress: Progress, ports: Ports) -> TurnOutcome:
 async def take_step(turn: Turn, progress: Progress, ports: Ports) -> Progress:
     """One model call: hold, stream, settle."""
     number = progress.steps + 1
-    request = build_request(
-        turn.request, progress.messages, ports.toolset, ports.model.max_output_tokens
-    )
+    longest = ports.model.max_output_tokens
+    request = build_request(turn.request, progress.messages, ports.toolset, longest, first=number == 1)
     step = await ports.steps.open(number, request)
     if number > 1:
         ports.events.publish(events.iteration_start(number))
@@ -109,10 +109,11 @@ async def stream_reply(step: Step, ports: Ports) -> ModelReply:
     call = ports.models.call(step.request, ports.model)
     reply = ReplyBuilder()
     try:
-        async for event in call.events():
-            reply.add(event)
-            for client_event in events.from_model(event, ports.model.slug):
-                ports.events.publish(client_event)
+        async with aclosing(call.events()) as answer:
+            async for event in answer:
+                reply.add(event)
+                for client_event in events.from_model(event, ports.model.slug):
+                    ports.events.publish(client_event)
         return reply.build()
     except BaseException:
         # Also when the turn is cancelled: the provider has produced, so the step is billed.
@@ -141,9 +142,7 @@ async def call_tools(progress: Progress, ports: Ports) -> Progress:
             tasks = [group.create_task(one(call)) for call in progress.pending]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None  # a lost lease, alike for all
-    results = [
-        tool_result(call, task.result()) for call, task in zip(progress.pending, tasks, strict=True)
-    ]
+    results = [tool_result(call, task.result()) for call, task in zip(progress.pending, tasks, strict=True)]
     await ports.steps.save_results(results)
     return progress.answered(results)
 

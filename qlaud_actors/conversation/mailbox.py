@@ -128,9 +128,7 @@ async def claim(pool: Pool, turn_id: uuid.UUID, owner: str, lease_seconds: float
     The epoch that comes with it fences every later write.
     """
     async with pool.acquire() as connection, connection.transaction():
-        claimed = await connection.fetchval(
-            QUERIES.claim_turn, turn_id, owner, lease_seconds, MAX_ATTEMPTS
-        )
+        claimed = await connection.fetchval(QUERIES.claim_turn, turn_id, owner, lease_seconds, MAX_ATTEMPTS)
         if claimed is None:
             return None
         await connection.execute(QUERIES.place_user_message, turn_id)

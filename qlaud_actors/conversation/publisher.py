@@ -6,6 +6,7 @@ up to a bound, then dropped; a reader then gets the turn from Postgres.
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -145,10 +146,8 @@ class Publisher:
     async def _flush_forever(self) -> None:
         while True:
             await self._some.wait()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._urgent.wait(), FLUSH_SECONDS)
-            except TimeoutError:
-                pass
             if not await asyncio.shield(self.flush()):
                 await asyncio.sleep(RETRY_SECONDS)
 

@@ -83,7 +83,7 @@ def _usage(steps: Iterable[StepRecord]) -> dict[str, int]:
 
 def _message_events(step: StepRecord, message: StoredMessage) -> list[Event]:
     usage = _usage([step])
-    start = {
+    start: Event = {
         "id": step.message_id,
         "type": "message",
         "role": "assistant",

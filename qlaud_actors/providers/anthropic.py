@@ -128,34 +128,36 @@ class AnthropicDecoder(JsonStream):
     def __init__(self, names: ToolNames) -> None:
         super().__init__()
         self._names = names
+        self._blocks: set[int] = set()
         self._figures: dict[str, Any] = {}
         self._stop: dict[str, Any] | None = None
         self._ended = False
 
     def _take(self, data: str) -> list[ModelEvent]:
+        if self._ended or data == "[DONE]":  # compatible servers may add OpenAI's end mark
+            return []
         event = read_object(data)
+        events: list[ModelEvent] = []
         match event.get("type"):
             case "message_start":
                 self._meter(event["message"].get("usage"))
-                return [MessageStarted(event["message"]["id"], self.usage)]
+                events = [MessageStarted(event["message"]["id"], self.usage)]
             case "content_block_start":
-                return [BlockStarted(event["index"], self._named(event["content_block"]))]
+                events = [BlockStarted(event["index"], self._begin(event["index"], event["content_block"]))]
             case "content_block_delta":
-                return [BlockDelta(event["index"], event["delta"])]
+                events = [BlockDelta(self._known(event["index"]), dict(event["delta"]))]
             case "content_block_stop":
-                return [BlockStopped(event["index"])]
+                events = [BlockStopped(self._known(event["index"]))]
             case "message_delta":
                 self._meter(event.get("usage"))
                 if event["delta"].get("stop_reason"):
                     self._stop = event["delta"]
                     self.usage_known = True
-                return []
             case "message_stop":
-                return self._close()
+                events = self._close()
             case "error":
                 raise failure.from_event(event.get("error"))
-            case _:  # ping, and whatever is new
-                return []
+        return events  # none for a ping, or for what is newer than this code
 
     def _close(self) -> list[ModelEvent]:
         if self._stop is None:
@@ -165,10 +167,16 @@ class AnthropicDecoder(JsonStream):
         self._ended = True
         return [MessageEnded(self._stop["stop_reason"], self.usage, self._stop.get("stop_sequence"))]
 
-    def _named(self, block: Block) -> Block:
-        if block.get("type") == "tool_use":
-            return {**block, "name": self._names.from_wire(block["name"])}
+    def _begin(self, index: int, block: Block) -> Block:
+        self._blocks.add(index)
+        if block["type"] == "tool_use":
+            return {**block, "id": block["id"], "name": self._names.from_wire(block["name"])}
         return block
+
+    def _known(self, index: int) -> int:
+        if index not in self._blocks:
+            raise ValueError("a piece of a block that never began")
+        return index
 
     def _meter(self, figures: dict[str, Any] | None) -> None:
         given = (figures or {}).items()

@@ -13,7 +13,7 @@ from qlaud_actors.errors import ProviderError, ProviderOverloaded, ProviderRejec
 MAX_MESSAGE = 500
 
 _SECRET = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|qlk|csk|fw|nvapi|pplx)[-_][\w*.-]{4,}|\bAIza[\w-]{10,}|(?i:\bbearer)\s+[\w.~+/=-]{6,}"
+    r"\b(?:sk|pk|rk|gsk|xai|qlk|csk|fw|nvapi|pplx)[-_][\w*.-]{4,}|\bAIza[\w-]{10,}|(?i:\bbearer)\s+[\w.~+/=-]{16,}"
 )
 
 _STATUS_BY_KIND = {

@@ -146,3 +146,5 @@ class Model:
     author: str = ""
     description: str = ""
     task: str = "text-generation"
+    image_tokens: int | None = None
+    """The most that one image is billed as, where this model differs from its provider."""

@@ -32,6 +32,8 @@ class OpenAIDecoder(JsonStream):
         self._ended = False
 
     def _take(self, data: str) -> list[ModelEvent]:
+        if self._ended:
+            return []
         if data.strip() == "[DONE]":
             return self._close(done=True)
         chunk = read_object(data)
@@ -121,12 +123,9 @@ class _Calls:
         """
         index, given = call.get("index"), call.get("id") or None
         named = bool((call.get("function") or {}).get("name"))
-        if index is None:
-            known = None if named else len(self.ids) - 1
-        else:
-            known = self._at.get(index)
-        another = known is not None and given is not None and named and given != self._given[known]
-        if known is None or known < 0 or another:
+        # Without an index, a piece without a name continues the call before it.
+        known = self._at.get(index, -1) if index is not None else -1 if named else len(self.ids) - 1
+        if known < 0 or (named and given and given != self._given[known]):
             known = len(self.ids)
             self.ids.append(given or f"toolu_{secrets.token_hex(12)}")
             self._given.append(given)

@@ -52,10 +52,11 @@ class _Growing:
         """
         match delta.get("type"):
             case "input_json_delta":
-                self.input_pieces.append(delta["partial_json"])
-                return len(delta["partial_json"])
+                piece = delta.get("partial_json") or ""
+                self.input_pieces.append(piece)
+                return len(piece)
             case "citations_delta":
-                self.block["citations"] = [*(self.block.get("citations") or []), delta["citation"]]
+                self.block["citations"] = [*(self.block.get("citations") or []), delta.get("citation")]
                 return 0
         size = 0
         for name, value in delta.items():

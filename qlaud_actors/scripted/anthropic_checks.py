@@ -11,21 +11,24 @@ from typing import Any, NoReturn
 from qlaud_actors.scripted.anthropic_pairs import check_leading_thought, check_pairs
 from qlaud_actors.scripted.refusal import Refusal
 
-_FIELDS = frozenset(
-    "cache_control container context_management diagnostics inference_geo max_tokens mcp_servers messages"
-    " metadata model output_config output_format service_tier speed stop_sequences stream system"
-    " temperature thinking tool_choice tools top_k top_p user_profile_id workspace_id".split()
-)
-_BLOCK_FIELDS = {
-    "text": frozenset(("type", "text", "cache_control", "citations")),
-    "thinking": frozenset(("type", "thinking", "signature")),
-    "tool_use": frozenset(("type", "id", "name", "input", "cache_control", "caller", "toolset_name")),
-    "tool_result": frozenset(("type", "tool_use_id", "content", "is_error", "cache_control", "toolset_name")),
+_BODY = """
+    cache_control container context_management diagnostics inference_geo max_tokens mcp_servers messages
+    metadata model output_config output_format service_tier speed stop_sequences stream system
+    temperature thinking tool_choice tools top_k top_p user_profile_id workspace_id
+"""
+_TOOL = """
+    allowed_callers cache_control defer_loading description eager_input_streaming input_examples
+    input_schema name strict type
+"""
+_BLOCKS = {
+    "text": "type text cache_control citations",
+    "thinking": "type thinking signature",
+    "tool_use": "type id name input cache_control caller toolset_name",
+    "tool_result": "type tool_use_id content is_error cache_control toolset_name",
 }
-_TOOL_FIELDS = frozenset(
-    "allowed_callers cache_control defer_loading description eager_input_streaming input_examples"
-    " input_schema name strict type".split()
-)
+_FIELDS = frozenset(_BODY.split())
+_TOOL_FIELDS = frozenset(_TOOL.split())
+_BLOCK_FIELDS = {kind: frozenset(names.split()) for kind, names in _BLOCKS.items()}
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _CACHE_MARKS = 4
@@ -126,24 +129,8 @@ def _check_block(block: Any, where: str) -> None:
     kind = block["type"]
     if kind in _BLOCK_FIELDS:
         _no_extras(block, _BLOCK_FIELDS[kind], f"{where}.{kind}.")
-    if kind == "text":
-        _check_text(block, where)
-    elif kind == "tool_use":
-        _check_match(block.get("id"), _ID, f"{where}.tool_use.id")
-        _check_match(block.get("name"), _NAME, f"{where}.tool_use.name")
-        if not isinstance(block.get("input"), dict):
-            _refuse(f"{where}.tool_use.input: Input should be a valid dictionary")
-    elif kind == "tool_result":
-        _check_match(block.get("tool_use_id"), _ID, f"{where}.tool_result.tool_use_id")
-        inner = block.get("content")
-        if not isinstance(inner, str | list | None):
-            _refuse(f"{where}.tool_result.content: Input should be a valid string or list")
-        for m, part in enumerate(inner if isinstance(inner, list) else []):
-            _check_block(part, f"{where}.tool_result.content.{m}")
-    elif kind == "thinking":
-        for name in ("thinking", "signature"):
-            if not isinstance(block.get(name), str):
-                _refuse(f"{where}.thinking.{name}: Field required")
+    if kind in _BLOCK_CHECKS:
+        _BLOCK_CHECKS[kind](block, where)
 
 
 def _check_text(block: dict[str, Any], where: str) -> None:
@@ -153,6 +140,36 @@ def _check_text(block: dict[str, Any], where: str) -> None:
         _refuse("messages: text content blocks must be non-empty")
     if not block["text"].strip():
         _refuse("messages: text content blocks must contain non-whitespace text")
+
+
+def _check_thought(block: dict[str, Any], where: str) -> None:
+    for name in ("thinking", "signature"):
+        if not isinstance(block.get(name), str):
+            _refuse(f"{where}.thinking.{name}: Field required")
+
+
+def _check_call(block: dict[str, Any], where: str) -> None:
+    _check_match(block.get("id"), _ID, f"{where}.tool_use.id")
+    _check_match(block.get("name"), _NAME, f"{where}.tool_use.name")
+    if not isinstance(block.get("input"), dict):
+        _refuse(f"{where}.tool_use.input: Input should be a valid dictionary")
+
+
+def _check_result(block: dict[str, Any], where: str) -> None:
+    _check_match(block.get("tool_use_id"), _ID, f"{where}.tool_result.tool_use_id")
+    content = block.get("content")
+    if not isinstance(content, str | list | None):
+        _refuse(f"{where}.tool_result.content: Input should be a valid string or list")
+    for m, part in enumerate(content if isinstance(content, list) else []):
+        _check_block(part, f"{where}.tool_result.content.{m}")
+
+
+_BLOCK_CHECKS = {
+    "text": _check_text,
+    "thinking": _check_thought,
+    "tool_use": _check_call,
+    "tool_result": _check_result,
+}
 
 
 def _check_match(value: Any, pattern: re.Pattern[str], where: str) -> None:

@@ -111,7 +111,7 @@ def check_leading_thought(messages: list[dict[str, Any]]) -> None:
 
     Holds only while thinking is enabled with a budget.
     """
-    if len(messages) < 2 or messages[-2]["role"] != "assistant":  # noqa: PLR2004
+    if len(messages) < 2 or messages[-2]["role"] != "assistant":
         return
     blocks = messages[-2]["content"]
     if not isinstance(blocks, list) or not any(block["type"] == "tool_use" for block in blocks):

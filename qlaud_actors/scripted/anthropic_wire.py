@@ -11,6 +11,7 @@ from qlaud_actors.scripted.anthropic_pairs import sign
 from qlaud_actors.scripted.plan import Block, Piece, Plan, Usage
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
+from qlaud_actors.scripted.wire import bearer
 
 _KINDS = {
     400: "invalid_request_error",
@@ -38,8 +39,11 @@ class AnthropicWire:
     name = "anthropic"
 
     def key(self, headers: Mapping[str, str]) -> str:
-        """The `x-api-key`. A key that begins with `invalid` is refused like an unknown one."""
-        key = headers.get("x-api-key", "")
+        """The `x-api-key`, or the bearer token that the SDK sends since version 2.
+
+        A key that begins with `invalid` is refused like an unknown one.
+        """
+        key = headers.get("x-api-key") or bearer(headers)
         if not key:
             raise Refusal(401, "x-api-key header is required")
         if key.startswith("invalid"):
@@ -150,6 +154,7 @@ class AnthropicAnswer:
             "content": content,
             "stop_reason": reason,
             "stop_sequence": sequence,
+            "stop_details": None,
         }
         if not self._plan.omit_usage:
             written = {"ephemeral_5m_input_tokens": usage.cache_write, "ephemeral_1h_input_tokens": 0}

@@ -24,16 +24,18 @@ def _value(name: str, schema: dict[str, Any], text: str) -> Any:
         return next((option for option in options if str(option).lower() in text.lower()), options[0])
     if "default" in schema:
         return schema["default"]
+    return _guess(name, schema, text)
+
+
+def _guess(name: str, schema: dict[str, Any], text: str) -> Any:
     match _type(schema):
-        case "integer":
-            return int(_number(schema, text))
-        case "number":
-            return _number(schema, text)
+        case "integer" | "number" as kind:
+            number = _number(schema, text)
+            return int(number) if kind == "integer" else number
         case "boolean":
             return False
         case "array":
-            item = schema.get("items") or {}
-            return [_value(name, item, text)] if schema.get("minItems") else []
+            return [_value(name, schema.get("items") or {}, text)] if schema.get("minItems") else []
         case "object":
             return arguments(schema, text)
         case _:

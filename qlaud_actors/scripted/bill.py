@@ -72,14 +72,15 @@ class Bill:
         self._seen[digest] += 1
         return self._seen[digest] - 1
 
-    def status(self, status: int) -> None:
-        """Count an answer's HTTP status."""
+    def refused(self, status: int) -> None:
+        """Count an error answer; it costs nothing."""
         self._statuses[status] += 1
 
     def close(self, row: Row, usage: Usage, ended: Ended) -> None:
-        """Bill a request, once: the first ending counts."""
+        """Bill an accepted request, once: the first ending counts."""
         if row.ended:
             return
+        self._statuses[200] += 1
         row.ended = ended
         row.aborted = ended != "complete"
         row.input, row.output = usage.input, usage.output

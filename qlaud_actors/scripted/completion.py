@@ -20,11 +20,11 @@ _FLUSH_BYTES = 8 * 1024
 """Frames that need no pause between them are sent together, up to this size."""
 
 
-class CutOff(Exception):  # noqa: N818 - an event in the script
+class CutOff(Exception):
     """The script drops the connection here."""
 
 
-class Broken(Exception):  # noqa: N818 - an event in the script
+class Broken(Exception):
     """The script lets the vendor fail here."""
 
 
@@ -150,14 +150,12 @@ class Completion:
 
     async def _play(self, emit: Callable[[Piece], Awaitable[None]]) -> None:
         """Produce the pieces at the script's pace. Raises CutOff, Broken where the script says so."""
-        count = 0
-        for piece in self._plan.pieces():
-            self._check_fault(count)
-            if count:
+        for n, piece in enumerate(self._plan.pieces()):
+            self._check_fault(n)
+            if n:
                 await _pause(self._plan.delay_ms)
             self._progress.add(piece)
             await emit(piece)
-            count += 1
         if self._fault.cut_after is not None:
             raise CutOff
         if self._fault.error_after is not None:

@@ -16,30 +16,34 @@ SEARCH, SCHEMAS, EXECUTE = "qlaud_search_tools", "qlaud_get_tool_schemas", "qlau
 def answer(view: View) -> Plan:
     """The next answer: a call as long as one is due, then words."""
     exchanges = view.exchanges
-    call = _next_call(view, exchanges[-1] if exchanges else None)
+    call = _following_call(view, exchanges[-1]) if exchanges else _first_call(view)
     if call is not None:
         return Plan((call,), stop_reason="tool_use", delay_ms=WORD_MS)
     text = _report(exchanges[-1], view.question) if exchanges else _reply(view)
     return Plan((Block("text", by_words(text)),), delay_ms=WORD_MS)
 
 
-def _next_call(view: View, last: Exchange | None) -> Block | None:
+def _first_call(view: View) -> Block | None:
+    """A search where the meta-tools are offered, else the first ordinary tool."""
     offers = {tool.name for tool in view.tools} if view.tool_choice != "none" else set()
-    question = view.question
-    if last is None:
-        if SEARCH in offers and view.tool_choice in ("auto", "any"):
-            return tool_block(view, SEARCH, {"intent": _short(question, 200)})
-        tool = _ordinary(view) if offers else None
-        return tool_block(view, tool.name, arguments(tool.schema, question)) if tool else None
-    if last.result.is_error:
-        return None
-    known = _json(last.result.text)
+    if SEARCH in offers and view.tool_choice in ("auto", "any"):
+        return tool_block(view, SEARCH, {"intent": _short(view.question, 200)})
+    tool = _ordinary(view) if offers else None
+    return tool_block(view, tool.name, arguments(tool.schema, view.question)) if tool else None
+
+
+def _following_call(view: View, last: Exchange) -> Block | None:
+    """After a search the schema of what it found, after the schema the call itself."""
+    offers = {tool.name for tool in view.tools}
+    known = None if last.result.is_error else _json(last.result.text)
     if last.call.name == SEARCH and (name := _first(known, "results").get("name")):
         if SCHEMAS in offers:
             return tool_block(view, SCHEMAS, {"tools": [name]})
-        return _execute(view, name, {"query": question}) if EXECUTE in offers else None
-    if last.call.name == SCHEMAS and EXECUTE in offers and (schema := _first(known, "schemas")):
-        return _execute(view, schema["name"], arguments(schema.get("input_schema") or {}, question))
+        return _execute(view, name, {"query": view.question}) if EXECUTE in offers else None
+    if last.call.name == SCHEMAS and EXECUTE in offers and (found := _first(known, "schemas")):
+        return _execute(
+            view, str(found.get("name")), arguments(found.get("input_schema") or {}, view.question)
+        )
     return None
 
 

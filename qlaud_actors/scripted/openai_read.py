@@ -7,7 +7,7 @@ import msgspec
 from qlaud_actors.scripted.tokens import size
 from qlaud_actors.scripted.view import Message, Offer, Part, View
 
-_CHOICES = {None: "auto", "required": "any"}
+_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
 def read(body: dict[str, Any]) -> View:
@@ -29,7 +29,7 @@ def read(body: dict[str, Any]) -> View:
         stream=stream,
         include_usage=bool(options.get("include_usage")) if stream else True,
         stop_sequences=(stop,) if isinstance(stop, str) else tuple(stop),
-        tool_choice=choice["function"]["name"] if isinstance(choice, dict) else _CHOICES.get(choice, choice),
+        tool_choice=choice["function"]["name"] if isinstance(choice, dict) else _CHOICES[choice or "auto"],
         copies=body.get("n") or 1,
     )
 

@@ -11,6 +11,7 @@ from qlaud_actors.scripted import openai_checks, openai_read
 from qlaud_actors.scripted.plan import Piece, Plan, Usage
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
+from qlaud_actors.scripted.wire import bearer
 
 _REASONS = {
     "end_turn": "stop",
@@ -35,8 +36,8 @@ class OpenAIWire:
 
     def key(self, headers: Mapping[str, str]) -> str:
         """The bearer token. A key that begins with `invalid` is refused like an unknown one."""
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        key = bearer(headers)
+        if not key:
             raise Refusal(401, "You didn't provide an API key in an Authorization header using Bearer auth.")
         if key.startswith("invalid"):
             raise Refusal(401, f"Incorrect API key provided: ****{key[-4:]}.", code="invalid_api_key")

@@ -1,7 +1,7 @@
 """A request that the vendor does not serve: raised anywhere, spelled by the wire."""
 
 
-class Refusal(Exception):  # noqa: N818 - not a failure of ours but an answer of the vendor's
+class Refusal(Exception):
     """An HTTP error answer. `param` and `code` appear on the OpenAI wire only.
 
     `retry_after` is in seconds.

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from aiohttp import web
@@ -70,7 +70,7 @@ class ScriptedServer:
             await self._runner.cleanup()
             self._runner = None
 
-    async def __aenter__(self) -> "ScriptedServer":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -98,11 +98,10 @@ class ScriptedServer:
                     accepted = await accept(request, wire, self._bill, self._window)
                     completion = Completion(accepted, wire, self._bill)
                     serve = completion.stream if accepted.view.stream else completion.whole
-                    response = await serve(request, request_id)
+                    return await serve(request, request_id)
                 except Refusal as refusal:
-                    response = _refused(refusal, wire, request_id)
-                self._bill.status(response.status)
-                return response
+                    self._bill.refused(refusal.status)
+                    return _refused(refusal, wire, request_id)
 
         return handle
 
@@ -118,7 +117,8 @@ class ScriptedServer:
 
     async def _models(self, request: web.Request) -> web.Response:
         """Which vendor is meant shows in how the caller identifies itself."""
-        wire: Wire = self._openai if "authorization" in request.headers else self._anthropic
+        marks = ("anthropic-version", "x-api-key")
+        wire: Wire = self._anthropic if any(mark in request.headers for mark in marks) else self._openai
         request_id = _request_id()
         try:
             wire.key(request.headers)

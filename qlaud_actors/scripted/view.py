@@ -1,11 +1,10 @@
 """What the model sees of a request: the same form for both wires."""
 
-import os.path
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, Literal
 
 from qlaud_actors.scripted.tokens import IMAGE_TOKENS, size, tokens
@@ -132,7 +131,7 @@ class View:
         if exact or (wire_name(name) == name and len(name) <= _NEVER_MAPPED):
             return exact
         readable = _letters(name)
-        shared = [(len(os.path.commonprefix((readable, _letters(tool.name)))), tool) for tool in self.tools]
+        shared = [(_shared(readable, _letters(tool.name)), tool) for tool in self.tools]
         length, best = max(shared, key=lambda pair: (pair[0], -len(pair[1].name)), default=(0, None))
         return best if length >= min(len(readable), _PREFIX) else None
 
@@ -150,3 +149,8 @@ def wire_name(name: str) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9]+", "_", name)
+
+
+def _shared(one: str, other: str) -> int:
+    """How many letters the two have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -8,6 +8,12 @@ from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
 
 
+def bearer(headers: Mapping[str, str]) -> str:
+    """The token of an `Authorization: Bearer` header; empty when there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 class Answer(Protocol):
     """One answer on its way: frames of a stream, or the whole body at once."""
 

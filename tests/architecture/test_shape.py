@@ -48,7 +48,9 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert [str(path) for path in SOURCES if path.stem in BANNED_NAMES] == []
 
 
-@pytest.mark.parametrize("queries", sorted(ROOT.glob("qlaud_actors/*/queries.sql")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "queries", sorted(ROOT.glob("qlaud_actors/*/queries.sql")), ids=lambda p: p.parent.name
+)
 def test_every_query_is_described_and_used(queries: Path) -> None:
     """A named query has a line that says what it does, and somebody who calls it by name."""
     text = queries.read_text(encoding="utf-8")

@@ -1,0 +1,122 @@
+r"""How many input tokens a request can cost at most, found without a tokenizer. Pure.
+
+Why it is a bound:
+
+* Every tokenizer in use works on UTF-8 bytes (byte-level BPE, or SentencePiece with byte fallback): a
+  token stands for at least one byte, so a text has no more tokens than bytes.
+* JSON is counted with spaces and `\u` escapes, the longest usual form in which a provider may show it
+  to its model.
+* What a provider adds around messages, blocks, tools is covered by allowances several times above what
+  vendors document (Anthropic's system prompt for tool use is the longest: some 300 to 700 tokens).
+* A picture counts what its provider bills for the largest one, whatever its encoded size.
+* A file whose text cannot be seen from outside (a PDF is compressed), or text that is cut into citable
+  pieces, may fill the window.
+* No provider takes an input longer than the window.
+"""
+
+import json
+from typing import Any
+
+from qlaud_actors.providers.model import Block, Model, ModelRequest
+
+REQUEST_TOKENS = 64
+MESSAGE_TOKENS = 16
+BLOCK_TOKENS = 16
+NAME_TOKENS = 64
+"""A tool's name on the wire may be longer than ours; this is the longest that a wire allows."""
+
+TOOL_TOKENS = 64
+TOOL_USE_TOKENS = 1_000
+"""Once for all tools: the instructions that a provider adds when there are any."""
+
+BYTES_PER_TOKEN = 4
+"""Of ordinary text: for estimates only."""
+
+
+def input_bound(request: ModelRequest, model: Model) -> int:
+    """The most input tokens that `model`'s provider can bill for `request`; at most the window."""
+    return min(_request(request, _Measure(model)), model.context_window)
+
+
+def input_estimate(request: ModelRequest, model: Model) -> int:
+    """A likely count of input tokens, for a call that broke off before its provider told one."""
+    return min(_request(request, _Guess(model)) // BYTES_PER_TOKEN + 1, model.context_window)
+
+
+def _request(request: ModelRequest, measure: "_Measure") -> int:
+    tokens = REQUEST_TOKENS + _json_bytes(request.params)
+    tokens += measure.content(request.system or "")
+    if request.tools:
+        tokens += TOOL_USE_TOKENS
+    for tool in request.tools:
+        spelled = (tool.name, tool.description, tool.input_schema, tool.extra)
+        tokens += TOOL_TOKENS + NAME_TOKENS + _json_bytes(spelled)
+    for message in request.messages:
+        tokens += MESSAGE_TOKENS + measure.content(message.content)
+    return tokens
+
+
+class _Measure:
+    """Measures contents for one model."""
+
+    def __init__(self, model: Model) -> None:
+        self._window = model.context_window
+        self._image = model.image_tokens or model.provider.image_tokens
+
+    def content(self, content: Any) -> int:
+        """Tokens of a message's or a result's content."""
+        if isinstance(content, str):
+            return BLOCK_TOKENS + _bytes(content)
+        if isinstance(content, list):
+            return sum(
+                self.block(block) if isinstance(block, dict) else _json_bytes(block) for block in content
+            )
+        return _json_bytes(content)
+
+    def block(self, block: Block) -> int:
+        """Tokens of one block. A kind that is unknown here counts as its JSON."""
+        tokens = BLOCK_TOKENS
+        citations = block.get("citations")
+        if isinstance(citations, dict) and citations.get("enabled"):
+            tokens += self.unseen({})
+        match block.get("type"):
+            case "image":
+                tokens += self._image
+            case "document":
+                tokens += self._document(block)
+            case "tool_result":
+                rest = {name: value for name, value in block.items() if name != "content"}
+                tokens += NAME_TOKENS + _json_bytes(rest) + self.content(block.get("content"))
+            case "text" if isinstance(text := block.get("text"), str):
+                rest = {name: value for name, value in block.items() if name not in ("type", "text")}
+                tokens += _bytes(text) + (_json_bytes(rest) if rest else 0)
+            case _:
+                tokens += NAME_TOKENS + _json_bytes(block)
+        return tokens
+
+    def _document(self, block: Block) -> int:
+        rest = {name: value for name, value in block.items() if name != "source"}
+        source = block.get("source")
+        if isinstance(source, dict) and source.get("type") in ("text", "content"):
+            inner = source.get("data") if source["type"] == "text" else source.get("content")
+            return _json_bytes(rest) + self.content(inner)
+        return self.unseen(source if isinstance(source, dict) else {})
+
+    def unseen(self, source: Block) -> int:  # noqa: ARG002 - what it holds does not matter to a bound
+        """Tokens of what cannot be seen from outside."""
+        return self._window
+
+
+class _Guess(_Measure):
+    """The same for estimates: a file counts its encoded size."""
+
+    def unseen(self, source: Block) -> int:
+        return len(str(source.get("data") or ""))
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _json_bytes(value: Any) -> int:
+    return len(json.dumps(value, default=str))

@@ -1,0 +1,196 @@
+"""The catalogue of providers and models, and what is refused in it."""
+
+import re
+
+import pytest
+
+from qlaud_actors.errors import UnknownModel
+from qlaud_actors.providers.catalog import Catalog, CatalogError, packaged, parse
+from qlaud_actors.usage import Rates
+
+GOOD = """
+slug = "acme"
+display_name = "Acme"
+wire = "openai"
+base_url = "https://api.acme.test/v1"
+auth_header = "authorization"
+api_key_env = "ACME_API_KEY"
+base_url_env = "ACME_BASE_URL"
+
+[[models]]
+slug = "acme-1"
+aliases = ["acme-latest"]
+display_name = "Acme 1"
+context_window = 100_000
+max_output_tokens = 8_000
+capabilities = ["streaming"]
+price = { input = 1_000_000, output = 5_000_000 }
+source = "https://acme.test/prices"
+checked = 2026-11-01
+"""
+
+TIER = "{ above_input_tokens = 9, input = 1, output = 1 }"
+
+SERVED = [
+    *("claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5", "gpt-5.4", "gpt-5.4-mini", "gpt-5"),
+    *("gpt-4o-mini", "gpt-4.1-mini", "grok-4.20-0309-reasoning", "deepseek-chat", "deepseek-reasoner"),
+    *("kimi-k2.6", "qwen-coder-plus", "gemini-3-pro-preview", "gemini-2.5-flash", "mistral-medium-3"),
+    "MiniMax-M2",
+]
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_every_file_is_valid_and_plausible(name: str):
+    """Each packaged file parses; reading costs no more than writing, and cached input no more than fresh."""
+    file = parse(name, packaged()[name])
+    assert file.slug == name.removesuffix(".toml")
+    for row in file.models:
+        for rates in (row.price.rates(), *(tier.rates() for tier in row.tiers)):
+            assert 0 < rates.cache_read <= rates.input <= rates.output
+            assert rates.input <= rates.cache_write_5m <= rates.cache_write_1h
+        dearest = [rates.rates().input for rates in (row.price, *row.tiers)]
+        assert dearest == sorted(dearest), "a longer input is never cheaper"
+        assert row.source
+
+
+def test_anthropic_cache_writes_follow_its_rule():
+    """Anthropic bills five-minute cache writes at 1.25 and one-hour writes at 2 times fresh input."""
+    for row in parse("anthropic.toml", packaged()["anthropic.toml"]).models:
+        for rates in (row.price.rates(), *(tier.rates() for tier in row.tiers)):
+            assert rates.cache_write_5m * 4 == rates.input * 5
+            assert rates.cache_write_1h == rates.input * 2
+
+
+@pytest.mark.parametrize("slug", SERVED)
+def test_models_that_clients_name_are_served(slug: str):
+    """Every text model of the hosted product's clients resolves, spelled in any case."""
+    catalog = Catalog.load({})
+    assert catalog.resolve(slug).slug == slug
+    assert catalog.resolve(slug.upper()) is catalog.resolve(slug)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('slug = "acme"', 'slug = "acme"\ncolour = "red"', "unknown field `colour`"),
+        ('source = "https', 'sauce = "https', "unknown field `sauce`"),
+        ("output = 5_000_000", "output = 5_000_000, per = 1", "unknown field `per`"),
+        ("input = 1_000_000", "input = 1_000_000.0", "got `float`"),
+        ("input = 1_000_000", "input = true", "got `bool`"),
+        ("input = 1_000_000", "input = -1", ">= 0"),
+        ("input = 1_000_000", "input = 1_000_000_001", "<= 1000000000"),
+        ("input = 1_000_000, ", "", "missing required field `input`"),
+        ('source = "https://acme.test/prices"', "", "missing required field `source`"),
+        ('source = "https://acme.test/prices"', 'source = ""', "length >= 1"),
+        ("checked = 2026-11-01", "", "missing required field `checked`"),
+        ("checked = 2026-11-01", 'checked = "lately"', "Expected `date`"),
+        ('wire = "openai"', 'wire = "telepathy"', "unknown wire `telepathy`"),
+        ("https://api.acme.test/v1", "http://api.acme.test/v1", "https URL"),
+        ("https://api.acme.test/v1", "https:///v1", "https URL"),
+        ("https://api.acme.test/v1", "", "https URL"),
+        ('auth_header = "authorization"', 'auth_header = "cookie"', "auth_header"),
+        ('"ACME_API_KEY"', '"ACME_SECRET"', "api_key_env"),
+        ("max_output_tokens = 8_000", "max_output_tokens = 100_001", "larger than the context window"),
+        ("context_window = 100_000", "context_window = 0", ">= 1"),
+        ('["streaming"]', '["juggling"]', "juggling"),
+        ('slug = "acme-1"', 'slug = "acme 1"', "slug"),
+        ("source =", f"tiers = [{TIER}, {TIER}]\nsource =", "ascend"),
+        ("[[models]]", "[models]", "models"),
+        ('display_name = "Acme"', "display_name =", "Invalid value"),
+    ],
+)
+def test_a_bad_file_is_refused_in_words(old: str, new: str, words: str):
+    """A mistake in a file stops the start with the file's name and what is wrong."""
+    assert old in GOOD
+    with pytest.raises(CatalogError, match=rf"^acme\.toml: .*{re.escape(words)}"):
+        parse("acme.toml", GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (GOOD.replace("acme-1", "other").replace("acme-latest", "other-2"), "provider acme is already in a"),
+        (GOOD.replace('"acme"', '"else"').replace("acme-latest", "x"), "model acme-1 is already in a"),
+        (
+            GOOD.replace('"acme"', '"else"').replace("acme-1", "ACME-LATEST"),
+            "model ACME-LATEST is already in a",
+        ),
+    ],
+)
+def test_names_are_unique_across_files(second: str, words: str):
+    """Two files may share neither a provider nor a model's slug or alias, in any case of letters."""
+    with pytest.raises(CatalogError, match=rf"^b\.toml: {re.escape(words)}"):
+        Catalog.load({}, {"a.toml": GOOD, "b.toml": second})
+
+
+def test_omitted_buckets_cost_what_the_next_dearer_one_costs():
+    """Cached input and cache writes without a price of their own are billed like fresh input."""
+    model = Catalog.load({}, {"acme.toml": GOOD}).resolve("acme-latest")
+    assert model.price.rates == Rates(1_000_000, 5_000_000, 1_000_000, 1_000_000, 1_000_000)
+    assert (model.upstream, model.author) == ("acme-1", "Acme")
+    assert model.price.version == "acme/acme-1@2026-11-01"
+
+
+def test_an_unknown_model_is_named_and_cut():
+    """Asking for what is not there answers 404 with the name, however long it was."""
+    with pytest.raises(UnknownModel, match=r"no model 'nope'") as short:
+        Catalog.load({}).resolve("nope")
+    assert short.value.status == 404
+    with pytest.raises(UnknownModel) as long:
+        Catalog.load({}).resolve("x" * 100_000)
+    assert len(long.value.message) < 150
+
+
+def test_keys_and_addresses_come_from_the_environment():
+    """A key configures its provider, and so does an address of the operator's own; keys stay hidden."""
+    sources = {"acme.toml": GOOD}
+    bare = Catalog.load({"ACME_API_KEY": " ", "ACME_BASE_URL": ""}, sources)
+    acme = bare.providers()[0]
+    assert not bare.configured(acme)
+    assert bare.credentials(acme) is None
+
+    keyed = Catalog.load({"ACME_API_KEY": "sk-very-secret"}, sources)
+    key = keyed.credentials(acme)
+    assert key is not None
+    assert key.reveal() == "sk-very-secret"
+    assert keyed.configured(acme)
+    assert "sk-very-secret" not in repr(keyed)
+
+    moved = Catalog.load({"ACME_BASE_URL": "http://127.0.0.1:9/v1/"}, sources)
+    assert moved.resolve("acme-1").provider.base_url == "http://127.0.0.1:9/v1"
+    assert moved.configured(moved.providers()[0])
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ACME_BASE_URL": "ftp://acme.test"},
+        {"ACME_BASE_URL": "acme.test"},
+        {"ACME_BASE_URL": "http://acme.test:port"},
+        {"ACME_API_KEY": "sk-first\nsk-second"},
+        {"ACME_API_KEY": "sk-ключ"},
+    ],
+)
+def test_a_bad_variable_is_named_without_its_value(environ: dict[str, str]):
+    """An address or key that cannot be used stops the start with the variable's name alone."""
+    ((name, value),) = environ.items()
+    with pytest.raises(CatalogError, match=name) as refused:
+        Catalog.load(environ, {"acme.toml": GOOD})
+    assert value not in str(refused.value)
+
+
+def test_the_scripted_models_are_offered_only_on_request():
+    """Nobody gets a scripted answer by accident: those models exist only where their address is set."""
+    offered = {model.slug for model in Catalog.load({}).models()}
+    assert "claude-haiku-4-5" in offered
+    assert not {"scripted-claude", "scripted-gpt"} & offered
+    with pytest.raises(UnknownModel):
+        Catalog.load({}).resolve("scripted-claude")
+
+    catalog = Catalog.load(
+        {"SCRIPTED_BASE_URL": "http://127.0.0.1:1", "SCRIPTED_OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
+    )
+    for slug, like in (("scripted-claude", "claude-haiku-4-5"), ("scripted-gpt", "gpt-5.4-mini")):
+        model = catalog.resolve(slug)
+        assert catalog.configured(model.provider)
+        assert model.price.rates == catalog.resolve(like).price.rates
