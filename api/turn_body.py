@@ -53,7 +53,6 @@ class TurnBody(msgspec.Struct):
     thinking: dict[str, Any] | None = None
     tool_choice: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    service_tier: str | None = None
     output_config: dict[str, Any] | None = None
 
 
@@ -65,7 +64,6 @@ MODEL_PARAMS = (
     "thinking",
     "tool_choice",
     "metadata",
-    "service_tier",
     "output_config",
 )
 

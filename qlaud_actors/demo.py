@@ -57,7 +57,7 @@ async def _choose_model(settings: Settings, stack: AsyncExitStack) -> tuple[str,
     server = ScriptedServer()
     await server.start()
     stack.push_async_callback(server.stop)
-    return "scripted-claude", {"SCRIPTED_BASE_URL": server.url}
+    return "scripted-claude", {"SCRIPTED_BASE_URL": server.url, "SCRIPTED_API_KEY": "scripted"}
 
 
 async def _conversation(api: "Api", webhook: str, model: str) -> None:

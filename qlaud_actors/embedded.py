@@ -48,7 +48,8 @@ CHROMA_CODE = "import sys, chromadb_rust_bindings as chroma; chroma.cli(sys.argv
 def postgres(folder: Path, *, durable: bool = True, connections: int = 0) -> Program:
     """PostgreSQL with its data in `folder` and a database `qlaud`.
 
-    `connections` raises the limit of 200. `durable=False` gives up safety against power loss for speed: for tests only.
+    `connections` raises the limit of 200. `durable=False` gives up safety against power loss
+    for speed: for tests only.
     """
     folder = folder.absolute()
     user = postgres_user()

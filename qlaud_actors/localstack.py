@@ -25,6 +25,9 @@ class LocalStack:
 
     pid: int
     base_url: str
+    """Where clients reach it."""
+    local_url: str
+    """Where this machine reaches it."""
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     chroma_url: str = field(repr=False)
@@ -91,6 +94,13 @@ def with_local_stack(settings: Settings) -> Settings:
         redis_url=settings.redis_url or stack.redis_url,
         chroma_url=settings.chroma_url or stack.chroma_url,
     )
+
+
+def local_url(settings: Settings) -> str:
+    """Where this machine reaches the front door, also when that listens on every address."""
+    every = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    host = every.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.ids import new_key_secret
 from qlaud_actors.program import ProgramError
 from qlaud_actors.settings import KEY_PATTERN, Secret, Settings, SettingsError
@@ -28,8 +28,20 @@ def keyring(settings: Settings) -> Secret:
     """QLAUD_KEYRING, else the data directory's, made on the first call."""
     if settings.keyring is not None:
         return settings.keyring
+    from qlaud_actors.connectors.vault import Keyring  # cryptography is slow to import
+
     path = settings.data_dir / KEYRING_FILE
     return Secret(read_secret(path) or _mint(path, Keyring.generate().spell()))
+
+
+def with_stored_secrets(settings: Settings) -> Settings:
+    """The settings, with secrets that are not set read from the data directory; makes none."""
+    key, ring = (read_secret(settings.data_dir / name) for name in (MASTER_KEY_FILE, KEYRING_FILE))
+    return replace(
+        settings,
+        master_key=settings.master_key or (Secret(key) if key else None),
+        keyring=settings.keyring or (Secret(ring) if ring else None),
+    )
 
 
 def read_secret(path: Path) -> str | None:

@@ -1,7 +1,18 @@
 """What Prometheus sees. Labels are few and closed; ids and names of people never become labels."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
+WORKER_KEY = "qlaud:metrics:"
+"""Prefix of the Redis keys under which workers leave their figures."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 
 TURNS = Counter("qlaud_turns", "Turns that ended, by status.", ["status"], registry=REGISTRY)
@@ -27,3 +38,19 @@ QUEUE_AGE = Gauge("qlaud_queue_age_seconds", "Age of the oldest queued turn.", r
 def render() -> bytes:
     """This process's figures in the text format."""
     return generate_latest(REGISTRY)
+
+
+def merge(own: bytes, workers: dict[str, bytes]) -> bytes:
+    """One page: our own figures, and each worker's with a `worker` label. Families stay together."""
+    pages = {"": own, **workers}
+    families: dict[str, list[str]] = {}
+    for worker, page in sorted(pages.items()):
+        for family in text_string_to_metric_families(page.decode()):
+            if family.name not in families:
+                name = family.name + ("_total" if family.type == "counter" else "")
+                families[family.name] = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
+            for sample in family.samples:
+                labels = {**sample.labels, **({"worker": worker} if worker else {})}
+                shown = ",".join(f'{name}="{value}"' for name, value in labels.items())
+                families[family.name].append(f"{sample.name}{{{shown}}} {sample.value}")
+    return "\n".join(line for lines in families.values() for line in lines).encode() + b"\n"

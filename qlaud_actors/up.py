@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -14,8 +15,16 @@ from pathlib import Path
 
 from qlaud_actors import embedded, masterkey
 from qlaud_actors.db.migrate import migrate
-from qlaud_actors.localstack import LocalStack, child_environment, held_data_dir, published
-from qlaud_actors.probe import http_status
+from qlaud_actors.db.pool import ConnectionLost, DatabaseError
+from qlaud_actors.localstack import (
+    LocalStack,
+    child_environment,
+    held_data_dir,
+    local_url,
+    published,
+    with_local_stack,
+)
+from qlaud_actors.probe import http_status, redis_answers
 from qlaud_actors.program import Program, ProgramError, free_port
 from qlaud_actors.settings import Settings
 from qlaud_actors.supervisor import Say, Supervisor
@@ -61,12 +70,12 @@ async def open_stack(
 
     Raises ProgramError, SettingsError or MigrationError when it cannot be started.
     """
-    require_free(settings.host, settings.port)
     with held_data_dir(settings.data_dir):
+        require_free(settings.host, settings.port)
         try:
             settings = await start_stores(settings, say, supervisor)
             assert settings.database_url is not None
-            if applied := await migrate(settings.database_url):
+            if applied := await migrate_or_explain(settings.database_url):
                 say(f"migrated the database: {', '.join(applied)}")
             settings = replace(
                 settings, master_key=masterkey.master_key(settings), keyring=masterkey.keyring(settings)
@@ -94,6 +103,8 @@ async def start_stores(settings: Settings, say: Say, supervisor: Supervisor) -> 
         queue = embedded.valkey(settings.data_dir / "valkey")
         settings = replace(settings, redis_url=queue.url)
         needed.append(queue)
+    elif not await redis_answers(settings.redis_url):
+        raise ProgramError("Redis does not answer; start it, or correct REDIS_URL")
     if settings.chroma_url is None:
         index = embedded.chroma(settings.data_dir / "chroma", free_port())
         settings = replace(settings, chroma_url=index.url)
@@ -105,11 +116,35 @@ async def start_stores(settings: Settings, say: Say, supervisor: Supervisor) -> 
     return settings
 
 
+async def migrate_alone(settings: Settings, say: Say) -> list[str]:
+    """Migrate the database that is named, that runs here, or that is started just for this."""
+    url = with_local_stack(settings).database_url
+    if url is not None:
+        return await migrate_or_explain(url)
+    with held_data_dir(settings.data_dir):
+        supervisor = Supervisor(settings.data_dir / "logs", say)
+        try:
+            program = embedded.postgres(settings.data_dir / "postgres")
+            await supervisor.start(program)
+            return await migrate_or_explain(program.url)
+        finally:
+            await supervisor.stop(STOP_GRACE_SECONDS)
+
+
+async def migrate_or_explain(url: str) -> list[str]:
+    """Migrate; a database that is away or refuses is a ProgramError in words."""
+    try:
+        return await migrate(url)
+    except (*ConnectionLost, DatabaseError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise ProgramError(f"the database refuses ({reason}); start it, or correct DATABASE_URL") from error
+
+
 def welcome(settings: Settings, stack: LocalStack) -> str:
     """What a user needs next: the address, the key's place (never the key), a first call."""
     if settings.master_key is None:
         path = settings.data_dir / masterkey.MASTER_KEY_FILE
-        place, spelled = str(path), f"$(cat {_short(path)})"
+        place, spelled = str(path), f"$(cat {shlex.quote(_short(path))})"
     else:
         place, spelled = "the value of QLAUD_MASTER_KEY", "$QLAUD_MASTER_KEY"
     return "\n".join(
@@ -135,7 +170,7 @@ def own_programs(settings: Settings, environ: Mapping[str, str]) -> tuple[Progra
     environment = child_environment(settings, environ)
 
     async def front_door_ready() -> bool:
-        return await http_status(f"{_address(settings)}/readyz") == 200
+        return await http_status(f"{local_url(settings)}/readyz") == 200
 
     def program(name: str, module: str, extra: Mapping[str, str]) -> Program:
         return Program(
@@ -185,17 +220,12 @@ def _stack_of(settings: Settings) -> LocalStack:
     assert settings.chroma_url is not None
     return LocalStack(
         pid=os.getpid(),
-        base_url=settings.public_url or _address(settings),
+        base_url=settings.public_url or local_url(settings),
+        local_url=local_url(settings),
         database_url=settings.database_url,
         redis_url=settings.redis_url,
         chroma_url=settings.chroma_url,
     )
-
-
-def _address(settings: Settings) -> str:
-    """Where this machine reaches the front door, also when it listens on every address."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return f"http://{host}:{settings.port}"
 
 
 def _short(path: Path) -> str:

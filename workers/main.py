@@ -24,7 +24,6 @@ POLL_MS = 50
 STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 METRICS_SECONDS = 5.0
-METRICS_KEY = "qlaud:metrics:"
 
 
 async def run(settings: Settings) -> None:
@@ -80,7 +79,7 @@ async def _repeating(*loops: Callable[[], Awaitable[None]]) -> AsyncIterator[Non
 
 async def _share_metrics(services: Services, owner: str) -> None:
     """Leave this process's figures where the front door finds them for its `/metrics`."""
-    await services.redis.set(METRICS_KEY + owner, metrics.render(), ex=int(METRICS_SECONDS * 3))
+    await services.redis.set(metrics.WORKER_KEY + owner, metrics.render(), ex=int(METRICS_SECONDS * 3))
 
 
 @contextlib.asynccontextmanager

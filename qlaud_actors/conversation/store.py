@@ -1,6 +1,7 @@
 """Rows ↔ domain objects for threads, messages, turns, steps and tool calls."""
 
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -100,3 +101,19 @@ async def list_tool_calls(rows: Rows, turn_id: uuid.UUID) -> list[ToolCallRecord
         ToolCallRecord(**{name: row[name] for name in CALL_FIELDS})
         for row in await rows.fetch(QUERIES.list_tool_calls, turn_id)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """How full the mailboxes are; the age is that of the oldest queued turn, in seconds."""
+
+    queued: int
+    running: int
+    oldest_seconds: float
+
+
+async def queue_figures(rows: Rows) -> QueueFigures:
+    """What waits and what runs, over all threads."""
+    row = await rows.fetchrow(QUERIES.queue_figures)
+    assert row is not None
+    return QueueFigures(row["queued"], row["running"], row["oldest_seconds"])

@@ -13,6 +13,9 @@ Rows: TypeAlias = "Pool | Connection"
 """Anything that can run a single statement."""
 
 UniqueViolation = asyncpg.UniqueViolationError
+DatabaseError = asyncpg.PostgresError
+"""Whatever the server itself reports."""
+
 ConnectionLost = (
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,

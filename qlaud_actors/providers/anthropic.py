@@ -17,7 +17,7 @@ from qlaud_actors.providers.model import (
     ModelRequest,
 )
 from qlaud_actors.providers.names import ToolNames, legal
-from qlaud_actors.providers.params import OPENAI_ONLY
+from qlaud_actors.providers.params import ANTHROPIC_PARAMS
 from qlaud_actors.providers.stream import CUT, JsonStream, read_object
 from qlaud_actors.providers.wire import WireRequest
 from qlaud_actors.usage import Usage
@@ -33,15 +33,17 @@ class AnthropicWire:
     def encode(self, request: ModelRequest, model: Model) -> WireRequest:
         """The streaming HTTP request for a neutral request."""
         names = ToolNames.for_request(request)
-        params = {name: value for name, value in request.params.items() if name not in OPENAI_ONLY}
+        params = {name: value for name, value in request.params.items() if name in ANTHROPIC_PARAMS}
         headers = {"anthropic-version": API_VERSION}
-        if betas := params.pop("betas", None):
+        if betas := request.params.get("betas"):
             headers["anthropic-beta"] = ",".join(betas)
+        messages = _messages(request.messages, names)
         body: dict[str, Any] = {
             **_fitting(params, request, names),
+            **_thinking(params.get("thinking") or {}, request.max_tokens, messages),
             "model": model.upstream,
             "max_tokens": request.max_tokens,
-            "messages": _messages(request.messages, names),
+            "messages": messages,
             "stream": True,
         }
         if request.system:
@@ -68,12 +70,8 @@ class AnthropicWire:
 
 
 def _fitting(params: dict[str, Any], request: ModelRequest, names: ToolNames) -> dict[str, Any]:
-    """The params as this wire takes them, and as `max_tokens` leaves room for them.
-
-    The money that is left may have cut `max_tokens` below the thinking budget, which the API refuses:
-    then the budget shrinks with it, and below its minimum thinking goes.
-    """
-    fitting = dict(params)
+    """The params as this wire takes them, but for `thinking`."""
+    fitting = {name: value for name, value in params.items() if name != "thinking"}
     choice = fitting.get("tool_choice")
     if not request.tools:
         fitting.pop("tool_choice", None)
@@ -81,13 +79,29 @@ def _fitting(params: dict[str, Any], request: ModelRequest, names: ToolNames) ->
         fitting["tool_choice"] = {**choice, "name": names.to_wire(choice["name"])}
     if isinstance(temperature := fitting.get("temperature"), int | float):
         fitting["temperature"] = min(temperature, MAX_TEMPERATURE)
-    thinking = fitting.get("thinking") or {}
-    if thinking.get("budget_tokens", 0) >= request.max_tokens:
-        if request.max_tokens > MIN_THINKING_BUDGET:
-            fitting["thinking"] = {**thinking, "budget_tokens": request.max_tokens - 1}
-        else:
-            del fitting["thinking"]
     return fitting
+
+
+def _thinking(thinking: dict[str, Any], max_tokens: int, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The `thinking` parameter as far as the API takes it with these messages and this limit.
+
+    The money that is left may have cut `max_tokens` below the budget: then the budget shrinks with it,
+    and below its minimum thinking goes. It also goes while a tool round is open that another vendor's
+    model began: there the API wants a signed thought before the calls.
+    """
+    if "budget_tokens" not in thinking:
+        return {"thinking": thinking} if thinking else {}
+    budget = min(thinking["budget_tokens"], max_tokens - 1)
+    if budget < MIN_THINKING_BUDGET <= thinking["budget_tokens"] or _thoughtless_round(messages):
+        return {}
+    return {"thinking": {**thinking, "budget_tokens": budget}}
+
+
+def _thoughtless_round(messages: list[dict[str, Any]]) -> bool:
+    answers = [message["content"] for message in messages[-2:] if message["role"] == "assistant"]
+    blocks = answers[-1] if answers and isinstance(answers[-1], list) else []
+    called = any(block.get("type") == "tool_use" for block in blocks)
+    return called and blocks[0].get("type") not in ("thinking", "redacted_thinking")
 
 
 def _messages(messages: tuple[Message, ...], names: ToolNames) -> list[dict[str, Any]]:

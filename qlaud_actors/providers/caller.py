@@ -84,7 +84,7 @@ def _credentials(header: str, key: Secret | None) -> dict[str, str]:
 class Call:
     """One call of a model: its events, and what is known of it when they break off."""
 
-    request: ModelRequest
+    request: ModelRequest = field(repr=False)
     model: Model
     _wire: Wire
     _target: Target
@@ -117,8 +117,7 @@ class Call:
                 return
             except ProviderError as error:
                 wait = self._policy.wait(self.attempts, error.retry_after, random.random)
-                final = self.begun or not error.transient or isinstance(error.__cause__, OutboundTimeoutError)
-                if final or wait is None:
+                if wait is None or self.begun or not _may_pass(error):
                     raise
             await self._sleep(wait)
 
@@ -152,7 +151,7 @@ class Call:
                         yield event
             line.outcome = "complete"
         except (ProviderError, OutboundError) as error:
-            line.outcome = type(error).__name__
+            line.failed(error)
             if not self.begun and not isinstance(error, OutboundTimeoutError):
                 self.accepted = False  # a failure that came instead of an answer is not billed
             if isinstance(error, ProviderError):
@@ -166,7 +165,7 @@ class Call:
             self.accepted = True
             return
         if response.status < 400:
-            raise ProviderUnavailable(f"{self.model.provider.display_name} answered with a redirect.")
+            raise ProviderError(f"{self.model.provider.display_name} answered with a redirect.")
         body = await response.read_limited(MAX_ERROR_BYTES)
         raise self._wire.error(response.status, response.headers, body)
 
@@ -194,6 +193,14 @@ class Call:
         return f"{name} could not be reached."
 
 
+def _may_pass(error: ProviderError) -> bool:
+    """Whether a second try may fare better: not where the provider refuses our key or account, nor
+    where it took the call and fell silent, for it may be at work still.
+    """
+    refused = error.details.get("credentials") or error.details.get("billing")
+    return error.transient and not refused and not isinstance(error.__cause__, OutboundTimeoutError)
+
+
 class _Line:
     """The log line of one attempt: no bodies, no keys, no addresses."""
 
@@ -204,11 +211,17 @@ class _Line:
         self._status: int | None = None
         self._start = time.monotonic()
         self._latency_ms: int | None = None
+        self._said: list[str] | None = None
 
     def answered(self, status: int) -> None:
         """Headers have come."""
         self._status = status
         self._latency_ms = self._elapsed_ms()
+
+    def failed(self, error: Exception) -> None:
+        """Its notes are what a provider said that only the operator may see."""
+        self.outcome = type(error).__name__
+        self._said = getattr(error, "__notes__", None)
 
     def write(self) -> None:
         """Log it."""
@@ -219,6 +232,7 @@ class _Line:
             attempt=self._attempt,
             status=self._status,
             outcome=self.outcome,
+            said=self._said,
             latency_ms=self._latency_ms,
             total_ms=self._elapsed_ms(),
         )

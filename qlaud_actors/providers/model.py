@@ -45,7 +45,8 @@ class ModelRequest:
     tools: tuple[ToolSpec, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
     """Sampling and thinking fields as Anthropic names them: temperature, top_p, top_k,
-    stop_sequences, thinking, tool_choice, metadata, service_tier, output_config."""
+    stop_sequences, thinking, tool_choice, metadata, output_config. Fields that change the price of a token
+    (service tiers, speed, region) are not among them: no hold would cover them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,20 @@ class OpenAIWire:
         body: dict[str, Any] = {
             **openai_params(request, model, names),
             "model": model.upstream,
-            "messages": encode_messages(
-                request, names, replay_reasoning="reasoning_replay" in model.capabilities
-            ),
+            "messages": encode_messages(request, model, names),
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
         return WireRequest("/chat/completions", {}, body)
 
     def decoder(self, request: ModelRequest, model: Model) -> OpenAIDecoder:  # noqa: ARG002 - protocol
         """A fresh decoder for the answer to that request."""
-        return OpenAIDecoder(ToolNames.for_request(request))
+        return OpenAIDecoder(ToolNames.for_request(request), _call_ids(request))
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> ProviderError:
         """The error that a non-2xx answer means; header names are lower case."""
         return failure.from_response(status, headers, body)
+
+
+def _call_ids(request: ModelRequest) -> frozenset[str]:
+    blocks = (block for message in request.messages for block in message.content if isinstance(block, dict))
+    return frozenset(block["id"] for block in blocks if block.get("type") == "tool_use")

@@ -8,11 +8,9 @@ from typing import Any
 
 import msgspec
 
-from qlaud_actors.providers.model import Block, Message, ModelRequest
-from qlaud_actors.providers.names import ToolNames, legal
-
-MAX_CALL_ID = 40
-"""OpenAI's limit on the id of a tool call; ids of other vendors can be longer."""
+from qlaud_actors.providers.dialects import Dialect, dialect_of
+from qlaud_actors.providers.model import Block, Message, Model, ModelRequest
+from qlaud_actors.providers.names import ToolNames
 
 NO_REASONING = " "
 """Stands for reasoning that was never there: models that want it back refuse absent and empty alike."""
@@ -20,16 +18,17 @@ NO_REASONING = " "
 Part = dict[str, Any]
 
 
-def encode_messages(request: ModelRequest, names: ToolNames, *, replay_reasoning: bool) -> list[Part]:
+def encode_messages(request: ModelRequest, model: Model, names: ToolNames) -> list[Part]:
     """All messages of a request, its system prompt first."""
+    dialect, replay_reasoning = dialect_of(model), "reasoning_replay" in model.capabilities
     encoded: list[Part] = []
     if system := _text_of(request.system or ""):
         encoded.append({"role": "system", "content": system})
     for message in request.messages:
         if message.role == "assistant":
-            encoded += _assistant(message, names, replay_reasoning)
+            encoded += _assistant(message, names, dialect, replay_reasoning)
         else:
-            encoded += _user(_blocks(message.content))
+            encoded += _user(_blocks(message.content), dialect)
     return encoded
 
 
@@ -41,11 +40,11 @@ def _text_of(content: str | list[Block]) -> str:
     return "\n\n".join(block["text"] for block in _blocks(content) if block.get("text"))
 
 
-def _assistant(message: Message, names: ToolNames, replay_reasoning: bool) -> list[Part]:
+def _assistant(message: Message, names: ToolNames, dialect: Dialect, replay_reasoning: bool) -> list[Part]:
     """The one message of an answer; none when nothing of it can be said on this wire."""
     blocks = _blocks(message.content)
     text = "".join(block["text"] for block in blocks if block.get("type") == "text")
-    calls = [_call(block, names) for block in blocks if block.get("type") == "tool_use"]
+    calls = [_call(block, names, dialect) for block in blocks if block.get("type") == "tool_use"]
     encoded: Part = {"role": "assistant", "content": text or None}
     if calls:
         encoded["tool_calls"] = calls
@@ -55,9 +54,9 @@ def _assistant(message: Message, names: ToolNames, replay_reasoning: bool) -> li
     return [encoded] if text or calls else []
 
 
-def _call(block: Block, names: ToolNames) -> Part:
+def _call(block: Block, names: ToolNames, dialect: Dialect) -> Part:
     call: Part = {
-        "id": _call_id(block["id"]),
+        "id": dialect.call_id(block["id"]),
         "type": "function",
         "function": {
             "name": names.to_wire(block["name"]),
@@ -69,11 +68,7 @@ def _call(block: Block, names: ToolNames) -> Part:
     return call
 
 
-def _call_id(tool_use_id: str) -> str:
-    return tool_use_id if len(tool_use_id) <= MAX_CALL_ID else legal(tool_use_id, MAX_CALL_ID)
-
-
-def _user(blocks: list[Block]) -> list[Part]:
+def _user(blocks: list[Block], dialect: Dialect) -> list[Part]:
     """Tool messages directly behind the calls that they answer, then the user's own words.
 
     A tool message takes text only: images and files of results follow as the user's.
@@ -84,11 +79,11 @@ def _user(blocks: list[Block]) -> list[Part]:
         if block.get("type") != "tool_result":
             parts += _parts(block)
             continue
-        call_id = _call_id(block["tool_use_id"])
+        call_id = dialect.call_id(block["tool_use_id"])
         content = [part for inner in _blocks(block.get("content") or "") for part in _parts(inner)]
         attached = [part for part in content if part["type"] != "text"]
         if attached:
-            parts += [{"type": "text", "text": f"Attached to the result of call {call_id}:"}, *attached]
+            parts += [{"type": "text", "text": f"Attached to {call_id}:"}, *attached]
         answer = _result_text(content, bool(attached), bool(block.get("is_error")))
         answers.append({"role": "tool", "tool_call_id": call_id, "content": answer})
     return [*answers, *_user_message(parts)]

@@ -20,11 +20,11 @@ _BROKEN = frozenset({"error", "insufficient_system_resource"})
 class OpenAIDecoder(JsonStream):
     """Decodes chat chunks. The answer ends with `[DONE]`, or with the stream once a reason was given."""
 
-    def __init__(self, names: ToolNames) -> None:
+    def __init__(self, names: ToolNames, taken_ids: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self._names = names
         self._brackets = Brackets()
-        self._calls = _Calls()
+        self._calls = _Calls(taken_ids)
         self._reason: str | None = None
         self._refused = False
         self._metered = False
@@ -109,10 +109,14 @@ class OpenAIDecoder(JsonStream):
 
 
 class _Calls:
-    """Tells which call a piece belongs to, and names calls whose server gave them no id."""
+    """Tells which call a piece belongs to, and names calls whose server gave them no id of their own.
 
-    def __init__(self) -> None:
+    Some servers count calls anew in each answer; in a thread an id must be unique.
+    """
+
+    def __init__(self, taken_ids: frozenset[str]) -> None:
         self.ids: list[str] = []
+        self._taken = set(taken_ids)
         self._given: list[str | None] = []
         self._at: dict[int, int] = {}
 
@@ -127,7 +131,9 @@ class _Calls:
         known = self._at.get(index, -1) if index is not None else -1 if named else len(self.ids) - 1
         if known < 0 or (named and given and given != self._given[known]):
             known = len(self.ids)
-            self.ids.append(given or f"toolu_{secrets.token_hex(12)}")
+            own = given if given and given not in self._taken else f"toolu_{secrets.token_hex(12)}"
+            self._taken.add(own)
+            self.ids.append(own)
             self._given.append(given)
         if index is not None:
             self._at[index] = known

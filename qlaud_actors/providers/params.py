@@ -2,8 +2,28 @@
 
 from typing import Any
 
+from qlaud_actors.providers.dialects import dialect_of
 from qlaud_actors.providers.model import Model, ModelRequest
 from qlaud_actors.providers.names import ToolNames
+
+ANTHROPIC_PARAMS = frozenset(
+    {
+        "cache_control",
+        "context_management",
+        "metadata",
+        "output_config",
+        "service_tier",
+        "stop_sequences",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "top_k",
+        "top_p",
+    }
+)
+"""What Anthropic's wire passes on. What makes a token dearer than the price table says (`speed`,
+`inference_geo`) or costs beside tokens (`mcp_servers`, `container`) would break a spend cap.
+"""
 
 OPENAI_ONLY = frozenset(
     {
@@ -19,25 +39,25 @@ OPENAI_ONLY = frozenset(
         "verbosity",
     }
 )
-"""Fields of callers who speak OpenAI's dialect: the OpenAI wire passes them on, Anthropic's drops them.
+"""Fields of callers who speak OpenAI's dialect, which the OpenAI wire passes on.
 
-None of them changes what a token costs; `service_tier` does and is passed to no OpenAI wire.
+None of them changes what a token costs; OpenAI's `service_tier` does and is left out.
 """
 
 MAX_TEMPERATURE = 2.0
 LOW_BUDGET, MEDIUM_BUDGET = 4_096, 16_384
 """Thinking budgets (tokens) up to which the effort is `low`, or `medium`."""
 
-_OWN_HOSTS = frozenset({"openai", "azure"})
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def openai_params(request: ModelRequest, model: Model, names: ToolNames) -> dict[str, Any]:
-    """The Chat Completions fields beside model, messages and streaming; `top_k` has no counterpart."""
+    """The Chat Completions fields beside model and messages; `top_k` has no counterpart."""
     params = request.params
-    # OpenAI's own models count hidden reasoning against a limit of another name.
-    limit = "max_completion_tokens" if model.provider.slug in _OWN_HOSTS else "max_tokens"
-    fields: dict[str, Any] = {limit: request.max_tokens}
+    dialect = dialect_of(model)
+    fields: dict[str, Any] = {dialect.limit_field: request.max_tokens}
+    if dialect.takes_stream_options:
+        fields["stream_options"] = {"include_usage": True}
     if stop := params.get("stop_sequences"):
         fields["stop"] = stop
     return {
@@ -51,8 +71,8 @@ def openai_params(request: ModelRequest, model: Model, names: ToolNames) -> dict
 
 
 def _sampling(params: dict[str, Any], model: Model) -> dict[str, Any]:
-    if model.provider.slug in _OWN_HOSTS and "reasoning" in model.capabilities:
-        return {}  # these models refuse any value but their default
+    if dialect_of(model).fixed_sampling and "reasoning" in model.capabilities:
+        return {}
     fields = {name: params[name] for name in ("temperature", "top_p") if params.get(name) is not None}
     if "temperature" in fields:
         fields["temperature"] = min(max(fields["temperature"], 0), MAX_TEMPERATURE)

@@ -8,7 +8,7 @@ import sys
 from qlaud_actors.scripted.server import ScriptedServer
 
 
-async def serve(host: str, port: int, window: int) -> None:
+async def serve(host: str, port: int, window: int | None) -> None:
     """Serve until SIGINT or SIGTERM; the first line on stdout is the URL."""
     stopped = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m qlaud_actors.scripted", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free port")
-    parser.add_argument("--context-window", type=int, default=200_000, help="in tokens")
+    parser.add_argument("--context-window", type=int, help="in tokens")
     known = parser.parse_args()
     asyncio.run(serve(known.host, known.port, known.context_window))
 

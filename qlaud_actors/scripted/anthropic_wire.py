@@ -37,6 +37,7 @@ class AnthropicWire:
     """`POST /v1/messages`."""
 
     name = "anthropic"
+    window = 200_000
 
     def key(self, headers: Mapping[str, str]) -> str:
         """The `x-api-key`, or the bearer token that the SDK sends since version 2.

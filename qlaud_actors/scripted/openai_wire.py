@@ -33,6 +33,7 @@ class OpenAIWire:
     """`POST /v1/chat/completions`."""
 
     name = "openai"
+    window = 400_000
 
     def key(self, headers: Mapping[str, str]) -> str:
         """The bearer token. A key that begins with `invalid` is refused like an unknown one."""

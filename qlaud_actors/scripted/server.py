@@ -23,11 +23,11 @@ _LARGEST_BODY = 32 * 1024 * 1024
 class ScriptedServer:
     """A vendor cloud that speaks both wires and keeps a bill.
 
-    `port=0` takes a free one; `context_window` is in tokens; `url` is the bare host, as
-    `ANTHROPIC_BASE_URL` wants it (`OPENAI_BASE_URL` has `/v1` after it).
+    `port=0` takes a free one; `context_window` is in tokens (None: what the wire's models have);
+    `url` is the bare host, as `ANTHROPIC_BASE_URL` wants it (`OPENAI_BASE_URL` has `/v1` after it).
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, context_window: int = 200_000) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, context_window: int | None = None) -> None:
         self._host = host
         self._port = port
         self._window = context_window
@@ -95,7 +95,7 @@ class ScriptedServer:
             request_id = _request_id()
             with self._bill.in_flight():
                 try:
-                    accepted = await accept(request, wire, self._bill, self._window)
+                    accepted = await accept(request, wire, self._bill, self._window or wire.window)
                     completion = Completion(accepted, wire, self._bill)
                     serve = completion.stream if accepted.view.stream else completion.whole
                     return await serve(request, request_id)
@@ -124,7 +124,7 @@ class ScriptedServer:
             wire.key(request.headers)
         except Refusal as refusal:
             return _refused(refusal, wire, request_id)
-        listing = openai_list() if wire is self._openai else anthropic_list(self._window)
+        listing = openai_list() if wire is self._openai else anthropic_list(self._window or wire.window)
         return _json(listing, wire.headers(request_id))
 
     async def _show_bill(self, _: web.Request) -> web.Response:

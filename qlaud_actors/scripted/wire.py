@@ -37,6 +37,8 @@ class Wire(Protocol):
     """One vendor family's HTTP dialect."""
 
     name: str
+    window: int
+    """Input tokens that its models read at most, unless the server is told otherwise."""
 
     def key(self, headers: Mapping[str, str]) -> str:
         """The caller's API key. Raises Refusal (401, 400) as the vendor does."""

@@ -1,154 +1,53 @@
 """The provider caller against a loopback server that speaks Anthropic's wire."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 import pytest
 from aiohttp import web
+from provider_double import (
+    END,
+    KEY,
+    OVERLOADED,
+    REQUEST,
+    START,
+    TEXT,
+    Answer,
+    Provider,
+    calling,
+    collect,
+    frame,
+    hang_up,
+    refuse,
+    running_provider,
+    stream,
+)
 from structlog.testing import capture_logs
 
 from qlaud_actors.errors import (
+    ProviderError,
     ProviderNotConfigured,
     ProviderOverloaded,
     ProviderRejected,
     ProviderUnavailable,
 )
 from qlaud_actors.outbound.client import Timeouts, open_client
-from qlaud_actors.providers.caller import Call, Caller
+from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.model import BlockDelta, Message, MessageEnded, ModelEvent, ModelRequest
 from qlaud_actors.usage import Usage
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-REQUEST = ModelRequest("claude-haiku-4-5", (Message("user", "A question of some length?"),), 100)
-KEY = "sk-ant-a-secret-key"
-
-
-def frame(kind: str, **rest: object) -> bytes:
-    """One SSE frame."""
-    return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **rest}))
-
-
-START = frame(
-    "message_start",
-    message={
-        "id": "msg_1",
-        "role": "assistant",
-        "content": [],
-        "usage": {"input_tokens": 12, "output_tokens": 1},
-    },
-)
-TEXT = (
-    frame("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    + frame("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hello, world."})
-    + frame("content_block_stop", index=0)
-)
-END = frame("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 4}) + frame(
-    "message_stop"
-)
-OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-
-
-@dataclass
-class Provider:
-    """Answers as told, one script line for each request; the last line repeats."""
-
-    answers: list[Answer] = field(default_factory=list)
-    requests: list[web.Request] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    url: str = ""
-    released: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Note the request and answer it."""
-        self.requests.append(request)
-        self.bodies.append(await request.read())
-        answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
-        return await answer(request)
 
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     """A running loopback provider."""
-    double = Provider()
-    app = web.Application(client_max_size=2**26)
-    app.router.add_post("/v1/messages", double.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    double.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield double
-    double.released.set()
-    await runner.cleanup()
+    async with running_provider() as running:
+        yield running
 
 
-def stream(*parts: bytes, cut: bool = False, hold: asyncio.Event | None = None) -> Answer:
-    """A 200 with these chunks; then it waits, is cut, or ends well."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        for part in parts:
-            await response.write(part)
-        if hold is not None:
-            await hold.wait()
-        if cut:
-            assert request.transport is not None
-            request.transport.abort()
-        return response
-
-    return answer
-
-
-def refuse(status: int, body: object = OVERLOADED, **headers: str) -> Answer:
-    """An error answer."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:  # noqa: ARG001 - as handlers are called
-        return web.Response(status=status, body=msgspec.json.encode(body), headers=headers)
-
-    return answer
-
-
-async def hang_up(request: web.Request) -> web.StreamResponse:
-    """Close the connection instead of answering."""
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
-
-
-@asynccontextmanager
-async def calling(
-    url: str, attempts: int = 3, timeouts: Timeouts | None = None
-) -> AsyncIterator[tuple[Callable[[], Call], list[float]]]:
-    """Makes calls of claude-haiku-4-5 at `url`; the list holds the waits between attempts."""
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    catalog = Catalog.load({"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": url})
-    client = open_client(timeouts)
-    caller = Caller(client, catalog, attempts, sleep=sleep)
-    try:
-        yield (lambda: caller.call(REQUEST, catalog.resolve("claude-haiku-4-5"))), waits
-    finally:
-        await client.close()
-
-
-async def collect(call: Call, events: list[ModelEvent] | None = None) -> list[ModelEvent]:
-    """All events of a call; also those before an error, when a list is given."""
-    events = [] if events is None else events
-    async for event in call.events():
-        events.append(event)
-    return events
-
-
-async def test_an_answer_arrives_as_events(provider: Provider):
+async def test_an_answer_arrives_as_events(provider: Provider) -> None:
     """A call sends the encoded request with its key and yields the decoded answer and its usage."""
     provider.answers = [stream(START[:20], START[20:] + TEXT, END)]
     async with calling(provider.url) as (make, waits):
@@ -179,7 +78,7 @@ async def test_an_answer_arrives_as_events(provider: Provider):
     ],
     ids=["529", "429", "503", "hang-up", "empty", "cut-before-a-byte", "error-event-first"],
 )
-async def test_passing_failures_are_retried(provider: Provider, failing: Answer):
+async def test_passing_failures_are_retried(provider: Provider, failing: Answer) -> None:
     """What may pass is tried again as long as no part of an answer has come."""
     provider.answers = [failing, failing, stream(START, TEXT, END)]
     async with calling(provider.url) as (make, waits):
@@ -191,7 +90,7 @@ async def test_passing_failures_are_retried(provider: Provider, failing: Answer)
     assert all(0 <= wait <= limit for wait, limit in zip(waits, (0.5, 1.0), strict=True))
 
 
-async def test_the_last_failure_is_raised_as_it_is(provider: Provider):
+async def test_the_last_failure_is_raised_as_it_is(provider: Provider) -> None:
     """Once all attempts are spent the provider's own status reaches the caller, and nothing is billed."""
     provider.answers = [refuse(529)]
     async with calling(provider.url, attempts=2) as (make, _):
@@ -203,7 +102,7 @@ async def test_the_last_failure_is_raised_as_it_is(provider: Provider):
     assert call.produced_usage(0) is None
 
 
-async def test_a_refusal_is_not_repeated(provider: Provider):
+async def test_a_refusal_is_not_repeated(provider: Provider) -> None:
     """A request that the provider finds wrong is wrong the second time, too."""
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: too large"}}
     provider.answers = [refuse(400, error)]
@@ -215,16 +114,28 @@ async def test_a_refusal_is_not_repeated(provider: Provider):
     assert call.produced_usage(0) is None
 
 
-async def test_redirects_are_not_followed(provider: Provider):
+async def test_a_refused_key_is_not_sent_again(provider: Provider) -> None:
+    """What the operator must mend is not retried; what the provider said is in the log alone."""
+    error = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
+    provider.answers = [refuse(401, error)]
+    async with calling(provider.url) as (make, _):
+        with capture_logs() as lines, pytest.raises(ProviderUnavailable) as raised:
+            await collect(make())
+    assert len(provider.requests) == 1
+    assert "invalid" not in str(raised.value)
+    assert lines[0]["said"] == ["invalid x-api-key"]
+
+
+async def test_redirects_are_not_followed(provider: Provider) -> None:
     """A key goes to the configured host and nowhere else."""
     provider.answers = [refuse(307, location=f"{provider.url}/elsewhere")]
-    async with calling(provider.url, attempts=1) as (make, _):
-        with pytest.raises(ProviderUnavailable, match="redirect"):
+    async with calling(provider.url) as (make, _):
+        with pytest.raises(ProviderError, match="redirect"):
             await collect(make())
     assert len(provider.requests) == 1
 
 
-async def test_retry_after_is_honoured(provider: Provider):
+async def test_retry_after_is_honoured(provider: Provider) -> None:
     """The wait is at least what the provider asks for; when it asks for too much, it is not waited for."""
     limited = {"type": "error", "error": {"type": "rate_limit_error", "message": "Slow down"}}
     provider.answers = [
@@ -250,7 +161,7 @@ async def test_retry_after_is_honoured(provider: Provider):
     ],
     ids=["cut", "ended-early", "error-event"],
 )
-async def test_nothing_is_repeated_after_the_first_byte(provider: Provider, broken: Answer):
+async def test_nothing_is_repeated_after_the_first_byte(provider: Provider, broken: Answer) -> None:
     """An answer that breaks off is raised after its events; what it produced can be billed."""
     provider.answers = [broken, stream(START, TEXT, END)]
     seen: list[ModelEvent] = []
@@ -265,7 +176,7 @@ async def test_nothing_is_repeated_after_the_first_byte(provider: Provider, brok
     assert call.produced_usage(13) == Usage(input=12, output=4, estimated=True)
 
 
-async def test_a_refused_connection_is_retried_and_then_unavailable():
+async def test_a_refused_connection_is_retried_and_then_unavailable() -> None:
     """Where nobody listens, all attempts are made and the error names the provider, not its address."""
     async with calling("http://127.0.0.1:1") as (make, waits):
         call = make()
@@ -275,7 +186,7 @@ async def test_a_refused_connection_is_retried_and_then_unavailable():
     assert call.produced_usage(0) is None
 
 
-async def test_silence_is_not_asked_twice(provider: Provider):
+async def test_silence_is_not_asked_twice(provider: Provider) -> None:
     """A provider that took the call and stays silent may bill it: no second call, an estimate instead."""
     provider.answers = [stream(START, hold=provider.released)]
     async with calling(provider.url, timeouts=Timeouts(between_bytes=0.05)) as (make, _):
@@ -296,7 +207,7 @@ async def test_silence_is_not_asked_twice(provider: Provider):
     assert produced.input > 0
 
 
-async def test_an_abandoned_answer_closes_its_connection(provider: Provider):
+async def test_an_abandoned_answer_closes_its_connection(provider: Provider) -> None:
     """A reader that stops leaves no stream running, and what was produced until then is known."""
     gone = asyncio.Event()
 
@@ -321,22 +232,26 @@ async def test_an_abandoned_answer_closes_its_connection(provider: Provider):
     assert call.produced_usage(40) == Usage(input=12, output=10, estimated=True)
 
 
-async def test_cancelling_stops_the_call(provider: Provider):
+async def test_cancelling_stops_the_call(provider: Provider) -> None:
     """A cancelled task stops waiting at once; an accepted call is billed by estimate."""
     provider.answers = [stream(START, TEXT, hold=provider.released)]
     async with calling(provider.url) as (make, _):
         call = make()
-        seen: list[ModelEvent] = []
-        task = asyncio.create_task(collect(call, seen))
-        while not seen:
-            await asyncio.sleep(0.01)
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in call.events():
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await asyncio.wait_for(begun.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert call.produced_usage(13) == Usage(input=12, output=4, estimated=True)
 
 
-async def test_without_a_key_nothing_is_sent():
+async def test_without_a_key_nothing_is_sent() -> None:
     """A model whose provider has no key is refused with the name of the variable to set."""
     catalog = Catalog.load({})
     client = open_client()
@@ -347,7 +262,7 @@ async def test_without_a_key_nothing_is_sent():
         await client.close()
 
 
-async def test_each_attempt_is_one_log_line_without_secrets(provider: Provider):
+async def test_each_attempt_is_one_log_line_without_secrets(provider: Provider) -> None:
     """The log tells provider, model, status and time of each attempt, and neither key nor text."""
     provider.answers = [refuse(529), stream(START, TEXT, END)]
     async with calling(provider.url) as (make, _):
@@ -363,7 +278,7 @@ async def test_each_attempt_is_one_log_line_without_secrets(provider: Provider):
         assert secret not in repr(make())
 
 
-async def test_a_large_request_goes_out_whole(provider: Provider):
+async def test_a_large_request_goes_out_whole(provider: Provider) -> None:
     """Megabytes of pictures are sent without warnings or loss."""
     provider.answers = [stream(START, TEXT, END)]
     catalog = Catalog.load({"ANTHROPIC_BASE_URL": provider.url})

@@ -30,6 +30,8 @@ def test_whole_request(ask: Ask, model: MakeModel) -> None:
             "output_config": {"effort": "high"},
             "betas": ["a-2026", "b-2026"],
             "seed": 7,
+            "speed": "fast",
+            "inference_geo": "us",
         },
     )
     encoded = encode(request, model)
@@ -115,6 +117,26 @@ def test_thinking_fits(ask: Ask, model: MakeModel, max_tokens: int, budget: int 
     body = encode(ask(max_tokens=max_tokens, params={"thinking": thinking}), model).body
     assert body.get("thinking", {}).get("budget_tokens") == budget
     assert thinking["budget_tokens"] == 5000
+
+
+def test_thinking_waits_for_a_round_of_its_own(ask: Ask, model: MakeModel) -> None:
+    """While calls of another vendor's model are answered, thinking is off; after that it is on again."""
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "get_time", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "1"}
+    history = [Message("user", "Hi"), Message("assistant", [call]), Message("user", [result])]
+    within = ask(*history, max_tokens=8000, params=thinking)
+    after = ask(
+        *history, Message("assistant", "One."), Message("user", "?"), max_tokens=8000, params=thinking
+    )
+    assert "thinking" not in encode(within, model).body
+    assert encode(after, model).body["thinking"] == thinking["thinking"]
+
+
+def test_other_thinking_passes(ask: Ask, model: MakeModel) -> None:
+    """Thinking without a budget is left as it is."""
+    adaptive = {"type": "adaptive", "display": "omitted"}
+    assert encode(ask(params={"thinking": adaptive}), model).body["thinking"] == adaptive
 
 
 def test_choice_without_tools(ask: Ask, model: MakeModel) -> None:

@@ -40,7 +40,7 @@ SERVED = [
 
 
 @pytest.mark.parametrize("name", packaged())
-def test_every_file_is_valid_and_plausible(name: str):
+def test_every_file_is_valid_and_plausible(name: str) -> None:
     """Each packaged file parses; reading costs no more than writing, and cached input no more than fresh."""
     file = parse(name, packaged()[name])
     assert file.slug == name.removesuffix(".toml")
@@ -53,7 +53,7 @@ def test_every_file_is_valid_and_plausible(name: str):
         assert row.source
 
 
-def test_anthropic_cache_writes_follow_its_rule():
+def test_anthropic_cache_writes_follow_its_rule() -> None:
     """Anthropic bills five-minute cache writes at 1.25 and one-hour writes at 2 times fresh input."""
     for row in parse("anthropic.toml", packaged()["anthropic.toml"]).models:
         for rates in (row.price.rates(), *(tier.rates() for tier in row.tiers)):
@@ -62,7 +62,7 @@ def test_anthropic_cache_writes_follow_its_rule():
 
 
 @pytest.mark.parametrize("slug", SERVED)
-def test_models_that_clients_name_are_served(slug: str):
+def test_models_that_clients_name_are_served(slug: str) -> None:
     """Every text model of the hosted product's clients resolves, spelled in any case."""
     catalog = Catalog.load({})
     assert catalog.resolve(slug).slug == slug
@@ -99,7 +99,7 @@ def test_models_that_clients_name_are_served(slug: str):
         ('display_name = "Acme"', "display_name =", "Invalid value"),
     ],
 )
-def test_a_bad_file_is_refused_in_words(old: str, new: str, words: str):
+def test_a_bad_file_is_refused_in_words(old: str, new: str, words: str) -> None:
     """A mistake in a file stops the start with the file's name and what is wrong."""
     assert old in GOOD
     with pytest.raises(CatalogError, match=rf"^acme\.toml: .*{re.escape(words)}"):
@@ -117,13 +117,13 @@ def test_a_bad_file_is_refused_in_words(old: str, new: str, words: str):
         ),
     ],
 )
-def test_names_are_unique_across_files(second: str, words: str):
+def test_names_are_unique_across_files(second: str, words: str) -> None:
     """Two files may share neither a provider nor a model's slug or alias, in any case of letters."""
     with pytest.raises(CatalogError, match=rf"^b\.toml: {re.escape(words)}"):
         Catalog.load({}, {"a.toml": GOOD, "b.toml": second})
 
 
-def test_omitted_buckets_cost_what_the_next_dearer_one_costs():
+def test_omitted_buckets_cost_what_the_next_dearer_one_costs() -> None:
     """Cached input and cache writes without a price of their own are billed like fresh input."""
     model = Catalog.load({}, {"acme.toml": GOOD}).resolve("acme-latest")
     assert model.price.rates == Rates(1_000_000, 5_000_000, 1_000_000, 1_000_000, 1_000_000)
@@ -131,7 +131,7 @@ def test_omitted_buckets_cost_what_the_next_dearer_one_costs():
     assert model.price.version == "acme/acme-1@2026-11-01"
 
 
-def test_an_unknown_model_is_named_and_cut():
+def test_an_unknown_model_is_named_and_cut() -> None:
     """Asking for what is not there answers 404 with the name, however long it was."""
     with pytest.raises(UnknownModel, match=r"no model 'nope'") as short:
         Catalog.load({}).resolve("nope")
@@ -141,7 +141,7 @@ def test_an_unknown_model_is_named_and_cut():
     assert len(long.value.message) < 150
 
 
-def test_keys_and_addresses_come_from_the_environment():
+def test_keys_and_addresses_come_from_the_environment() -> None:
     """A key configures its provider, and so does an address of the operator's own; keys stay hidden."""
     sources = {"acme.toml": GOOD}
     bare = Catalog.load({"ACME_API_KEY": " ", "ACME_BASE_URL": ""}, sources)
@@ -171,7 +171,7 @@ def test_keys_and_addresses_come_from_the_environment():
         {"ACME_API_KEY": "sk-ключ"},
     ],
 )
-def test_a_bad_variable_is_named_without_its_value(environ: dict[str, str]):
+def test_a_bad_variable_is_named_without_its_value(environ: dict[str, str]) -> None:
     """An address or key that cannot be used stops the start with the variable's name alone."""
     ((name, value),) = environ.items()
     with pytest.raises(CatalogError, match=name) as refused:
@@ -179,7 +179,7 @@ def test_a_bad_variable_is_named_without_its_value(environ: dict[str, str]):
     assert value not in str(refused.value)
 
 
-def test_the_scripted_models_are_offered_only_on_request():
+def test_the_scripted_models_are_offered_only_on_request() -> None:
     """Nobody gets a scripted answer by accident: those models exist only where their address is set."""
     offered = {model.slug for model in Catalog.load({}).models()}
     assert "claude-haiku-4-5" in offered

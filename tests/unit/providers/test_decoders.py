@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlaud_actors.errors import ProviderError, ProviderOverloaded, ProviderUnavailable
@@ -60,6 +60,7 @@ def reply_of(name: str) -> ModelReply:
 
 
 @given(st.sampled_from(STREAMS), st.data())
+@settings(deadline=None)
 def test_any_chunking(name: str, data: st.DataObject) -> None:
     """The same events, the same end and the same usage come of any pieces."""
     stream = (RECORDED / name).read_bytes()

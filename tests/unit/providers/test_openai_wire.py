@@ -1,11 +1,12 @@
 """The OpenAI wire says in Chat Completions what the neutral form says in blocks."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from qlaud_actors.providers.model import Block, Message, Model, ModelRequest, ToolSpec
+from qlaud_actors.providers.model import Block, Message, Model, ModelRequest
 from qlaud_actors.providers.openai import OpenAIWire
 
 Ask = Callable[..., ModelRequest]
@@ -125,7 +126,7 @@ def test_tool_round(ask: Ask, model: MakeModel) -> None:
         {"role": "tool", "tool_call_id": "toolu_2", "content": "Error: down"},
         {
             "role": "user",
-            "content": [text("Attached to the result of call toolu_1:"), PNG_PART, text("Go on.")],
+            "content": [text("Attached to toolu_1:"), PNG_PART, text("Go on.")],
         },
     ]
 
@@ -158,6 +159,22 @@ def test_long_call_id(ask: Ask, model: MakeModel) -> None:
     assert len(tool["tool_call_id"]) == 40
 
 
+def test_mistral(ask: Ask, model: MakeModel) -> None:
+    """Mistral gets ids of nine letters and digits, and is not asked for the usage that it reports anyway."""
+    request = ask(
+        Message("user", "Hi"),
+        Message("assistant", [CALL, {**CALL, "id": "aB3456789"}]),
+        user(result("1"), {**result("2"), "tool_use_id": "aB3456789"}),
+    )
+    body = body_of(request, model("mistral"))
+    _, answer, *results = body["messages"]
+    called = [call["id"] for call in answer["tool_calls"]]
+    assert called == [message["tool_call_id"] for message in results]
+    assert called[1] == "aB3456789"
+    assert re.fullmatch(r"[a-zA-Z0-9]{9}", called[0])
+    assert "stream_options" not in body
+
+
 def test_reasoning_replay(ask: Ask, model: MakeModel) -> None:
     """Only models that want their reasoning back get it, and then on every answer."""
     request = ask(
@@ -186,109 +203,3 @@ def test_thought_signature_returns(ask: Ask, model: MakeModel) -> None:
     extra = {"google": {"thought_signature": "abc"}}
     request = ask(Message("assistant", [{**CALL, "extra_content": extra}]))
     assert body_of(request, model())["messages"][0]["tool_calls"][0]["extra_content"] == extra
-
-
-@pytest.mark.parametrize(
-    ("choice", "fields"),
-    [
-        ({"type": "auto"}, {"tool_choice": "auto"}),
-        ({"type": "any"}, {"tool_choice": "required"}),
-        ({"type": "none"}, {"tool_choice": "none"}),
-        (
-            {"type": "tool", "name": "linear/search"},
-            {"tool_choice": {"type": "function", "function": {"name": "linear_search_ea4b5968f4"}}},
-        ),
-        (
-            {"type": "auto", "disable_parallel_tool_use": True},
-            {"tool_choice": "auto", "parallel_tool_calls": False},
-        ),
-    ],
-)
-def test_tools(ask: Ask, model: MakeModel, choice: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Tools are functions, and each choice has its counterpart."""
-    body = body_of(ask(tools=("linear/search",), params={"tool_choice": choice}), model())
-    assert {name: body.get(name) for name in fields} == fields
-    assert body["tools"] == [
-        {
-            "type": "function",
-            "function": {
-                "name": "linear_search_ea4b5968f4",
-                "description": "Does linear/search.",
-                "parameters": {"type": "object", "properties": {}},
-            },
-        }
-    ]
-
-
-def test_strict_tool(model: MakeModel) -> None:
-    """A tool that the caller declared strict is strict here, too."""
-    tool = ToolSpec("a", "b", {"type": "object"}, {"strict": True, "cache_control": {"type": "ephemeral"}})
-    request = ModelRequest("m", (Message("user", "Hi"),), 10, tools=(tool,))
-    function = body_of(request, model())["tools"][0]["function"]
-    assert function["strict"] is True
-    assert "cache_control" not in function
-
-
-@pytest.mark.parametrize(
-    ("provider", "capabilities", "params", "fields"),
-    [
-        ("azure", (), {}, {"max_completion_tokens": 1000}),
-        ("groq", (), {}, {"max_tokens": 1000}),
-        (
-            "groq",
-            (),
-            {"temperature": 3, "top_p": 0.5, "top_k": 4, "metadata": {"user_id": "u"}},
-            {"max_tokens": 1000, "temperature": 2.0, "top_p": 0.5},
-        ),
-        ("openai", ("reasoning",), {"temperature": 0.2}, {"max_completion_tokens": 1000}),
-        ("groq", (), {"stop_sequences": ["END"]}, {"max_tokens": 1000, "stop": ["END"]}),
-        ("groq", (), {"service_tier": "priority", "seed": 7}, {"max_tokens": 1000, "seed": 7}),
-        ("groq", (), {"thinking": {"type": "enabled", "budget_tokens": 9000}}, {"max_tokens": 1000}),
-        (
-            "groq",
-            ("reasoning",),
-            {"thinking": {"type": "enabled", "budget_tokens": 9000}},
-            {"max_tokens": 1000, "reasoning_effort": "medium"},
-        ),
-        (
-            "groq",
-            ("reasoning",),
-            {"thinking": {"type": "enabled", "budget_tokens": 32000}},
-            {"max_tokens": 1000, "reasoning_effort": "high"},
-        ),
-        (
-            "groq",
-            ("reasoning",),
-            {"thinking": {"budget_tokens": 1024}, "output_config": {"effort": "max"}},
-            {"max_tokens": 1000, "reasoning_effort": "high"},
-        ),
-        ("groq", ("reasoning",), {"thinking": {"type": "adaptive"}}, {"max_tokens": 1000}),
-        (
-            "groq",
-            (),
-            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
-            {
-                "max_tokens": 1000,
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "output", "schema": {"type": "object"}, "strict": True},
-                },
-            },
-        ),
-    ],
-)
-def test_params(
-    ask: Ask,
-    model: MakeModel,
-    provider: str,
-    capabilities: tuple[str, ...],
-    params: dict[str, Any],
-    fields: dict[str, Any],
-) -> None:
-    """Parameters are translated, clamped, or left out where the wire has no word for them."""
-    body = body_of(ask(params=params), model(provider, *capabilities))
-    assert {
-        name: value
-        for name, value in body.items()
-        if name not in ("model", "messages", "stream", "stream_options")
-    } == fields

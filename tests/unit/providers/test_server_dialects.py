@@ -1,13 +1,21 @@
 """What servers of either family do in their own way is read as they mean it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.providers.anthropic import read_usage as read_anthropic
-from qlaud_actors.providers.model import BlockDelta, MessageEnded, ModelEvent
+from qlaud_actors.providers.model import (
+    BlockDelta,
+    BlockStarted,
+    Message,
+    MessageEnded,
+    ModelEvent,
+    ModelRequest,
+)
 from qlaud_actors.providers.names import ToolNames
+from qlaud_actors.providers.openai import OpenAIWire
 from qlaud_actors.providers.openai_stream import OpenAIDecoder
 from qlaud_actors.providers.openai_stream import read_usage as read_openai
 from qlaud_actors.usage import Usage
@@ -38,6 +46,17 @@ def test_stop_reasons(choice: str, stop_reason: str) -> None:
     end = decoded(choice)[-1]
     assert isinstance(end, MessageEnded)
     assert end.stop_reason == stop_reason
+
+
+def test_ids_are_unique_in_a_thread() -> None:
+    """A server that counts its calls anew in each answer does not give two calls of a thread one id."""
+    history = Message("assistant", [{"type": "tool_use", "id": "call_0", "name": "f", "input": {}}])
+    request = ModelRequest("m", (Message("user", "Hi"), history), 10)
+    decoder = OpenAIWire().decoder(request, None)  # type: ignore[arg-type]  # any model
+    call = '{"index":0,"id":"call_0","function":{"name":"f","arguments":"{}"}}'
+    stream = f'data: {{"id":"x","choices":[{{"delta":{{"tool_calls":[{call}]}}}}]}}\n\n'
+    (started,) = (e for e in decoder.feed(stream.encode()) if isinstance(e, BlockStarted))
+    assert started.block["id"].startswith("toolu_")
 
 
 def test_broken_inside() -> None:
@@ -83,6 +102,7 @@ def test_openai_usage(figures: dict[str, object], usage: Usage) -> None:
 
 
 @given(*(st.none() | st.integers(0, 10_000) for _ in range(3)))
+@settings(deadline=None)
 def test_anthropic_cache_sum(total: int | None, five: int | None, hour: int | None) -> None:
     """However the split disagrees with its sum, no bucket is negative and the sum is what is billed."""
     split = {"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": hour}

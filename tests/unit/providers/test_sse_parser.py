@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlaud_actors.errors import ProviderUnavailable
@@ -42,6 +42,7 @@ def test_byte_by_byte() -> None:
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
+@settings(deadline=None)
 def test_any_chunking(cuts: list[int]) -> None:
     """Wherever the network cuts, the frames are the same; empty pieces change nothing."""
     edges = [0, *sorted(cuts), len(STREAM)]

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlaud_actors.providers.model import Message, ModelRequest, ToolSpec
@@ -12,6 +12,7 @@ LEGAL = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 @given(st.lists(st.text(max_size=90) | st.from_regex(r"[a-z]{1,8}/[a-z_]{1,80}", fullmatch=True)))
+@settings(deadline=None)
 def test_round_trip(names: list[str]) -> None:
     """Any set of names maps to legal, distinct names, and each of them maps back."""
     mapped = ToolNames.of(names)
