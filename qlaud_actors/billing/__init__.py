@@ -1,0 +1,1 @@
+"""Money: holds before a call, settlements after it, and reports of both."""
