@@ -140,7 +140,7 @@ async def _postgres(url: str) -> Finding:
     subject = "Postgres"
     try:
         connection = await connect(url)
-    except (*ConnectionLost, DatabaseError) as error:
+    except (*ConnectionLost, DatabaseError, ValueError) as error:
         words = f"{_place(url)} refuses: {_one_line(error)}"
         return Finding(subject, Verdict.WRONG, words, "start it, or correct DATABASE_URL")
     try:
@@ -159,14 +159,12 @@ async def _postgres(url: str) -> Finding:
 
 async def _redis(url: str) -> Finding:
     subject = "Redis"
-    client = Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3, decode_responses=True)
     try:
-        memory = await client.info("memory")
-    except (RedisError, OSError) as error:
+        async with Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
+            memory = await client.info("memory")
+    except (RedisError, OSError, ValueError) as error:
         words = f"{_place(url)} refuses: {_one_line(error)}"
         return Finding(subject, Verdict.WRONG, words, "start it, or correct REDIS_URL")
-    finally:
-        await client.aclose()
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return Finding(subject, Verdict.FINE, f"{_place(url)}, never evicts")

@@ -25,7 +25,7 @@ Job = RunTurn
 
 def make_broker(redis_url: str) -> RedisBroker:
     """A broker without middleware; the workers add theirs."""
-    broker = RedisBroker(
+    broker = RedisBroker(  # type: ignore[no-untyped-call]
         url=redis_url,
         namespace=NAMESPACE,
         middleware=[],

@@ -31,7 +31,7 @@ def keyring(settings: Settings) -> Secret:
     from qlaud_actors.connectors.vault import Keyring  # cryptography is slow to import
 
     path = settings.data_dir / KEYRING_FILE
-    return Secret(read_secret(path) or _mint(path, Keyring.generate().spell()))
+    return Secret(read_secret(path) or _mint(path, Keyring.generate()))
 
 
 def with_stored_secrets(settings: Settings) -> Settings:

@@ -48,7 +48,10 @@ def merge(own: bytes, workers: dict[str, bytes]) -> bytes:
         for family in text_string_to_metric_families(page.decode()):
             if family.name not in families:
                 name = family.name + ("_total" if family.type == "counter" else "")
-                families[family.name] = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
+                families[family.name] = [
+                    f"# HELP {name} {family.documentation}",
+                    f"# TYPE {name} {family.type}",
+                ]
             for sample in family.samples:
                 labels = {**sample.labels, **({"worker": worker} if worker else {})}
                 shown = ",".join(f'{name}="{value}"' for name, value in labels.items())

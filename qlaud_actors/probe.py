@@ -8,28 +8,28 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from qlaud_actors.db.pool import ConnectionLost, connect
+from qlaud_actors.db.pool import ConnectionLost, DatabaseError, connect
 
 
 async def postgres_answers(url: str) -> bool:
-    """Whether the database takes connections. Errors other than absence are raised."""
+    """Whether the server takes connections, even if only to refuse this one."""
     try:
         connection = await connect(url)
     except ConnectionLost:
         return False
+    except DatabaseError:
+        return True
     await connection.close()
     return True
 
 
 async def redis_answers(url: str) -> bool:
     """Whether Redis or Valkey answers a PING; one that still loads its data does not."""
-    client = Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
     try:
-        return bool(await client.ping())
-    except (RedisError, OSError):
+        async with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            return bool(await client.ping())
+    except (RedisError, OSError, ValueError):
         return False
-    finally:
-        await client.aclose()
 
 
 async def http_status(url: str, timeout_seconds: float = 2.0) -> int | None:

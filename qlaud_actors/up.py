@@ -32,23 +32,27 @@ from qlaud_actors.supervisor import Say, Supervisor
 STOP_GRACE_SECONDS = 10.0
 """On top of what QLAUD_DRAIN_SECONDS grants to turns."""
 
+INSISTENCE_SECONDS = 2.0
+"""A second signal before that is an echo of the first: of make, of a shell, of a process group."""
+
 CONNECTIONS_TO_SPARE = 20
 
 
 async def up(settings: Settings, environ: Mapping[str, str], say: Say, *, verbose: bool = False) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP; a second signal kills what is slow to end."""
-    stopped = asyncio.Event()
+    stopped_at: float | None = None
     supervisor = Supervisor(settings.data_dir / "logs", say, echo=verbose)
     task = asyncio.current_task()
     assert task is not None
 
     def on_signal() -> None:
-        if stopped.is_set():
+        nonlocal stopped_at
+        if stopped_at is None:
+            stopped_at = time.monotonic()
+            say("stopping …")
+            task.cancel()
+        elif time.monotonic() - stopped_at > INSISTENCE_SECONDS:
             supervisor.kill()
-            return
-        stopped.set()
-        say("stopping …")
-        task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
@@ -57,7 +61,7 @@ async def up(settings: Settings, environ: Mapping[str, str], say: Say, *, verbos
             say(welcome(settings, stack))
             await asyncio.Future()
     except asyncio.CancelledError:
-        if not stopped.is_set():
+        if stopped_at is None:
             raise
     say("stopped")
 
@@ -93,6 +97,8 @@ async def start_stores(settings: Settings, say: Say, supervisor: Supervisor) -> 
 
     Postgres and Valkey are awaited. Chroma is not: search works once it is there.
     """
+    if settings.redis_url is not None and not await redis_answers(settings.redis_url):
+        raise ProgramError("Redis does not answer; start it, or correct REDIS_URL")
     connections = (settings.workers + 1) * settings.database_pool_size + CONNECTIONS_TO_SPARE
     needed: list[Program] = []
     if settings.database_url is None:
@@ -103,8 +109,6 @@ async def start_stores(settings: Settings, say: Say, supervisor: Supervisor) -> 
         queue = embedded.valkey(settings.data_dir / "valkey")
         settings = replace(settings, redis_url=queue.url)
         needed.append(queue)
-    elif not await redis_answers(settings.redis_url):
-        raise ProgramError("Redis does not answer; start it, or correct REDIS_URL")
     if settings.chroma_url is None:
         index = embedded.chroma(settings.data_dir / "chroma", free_port())
         settings = replace(settings, chroma_url=index.url)
@@ -135,7 +139,7 @@ async def migrate_or_explain(url: str) -> list[str]:
     """Migrate; a database that is away or refuses is a ProgramError in words."""
     try:
         return await migrate(url)
-    except (*ConnectionLost, DatabaseError) as error:
+    except (*ConnectionLost, DatabaseError, ValueError) as error:
         reason = str(error).strip() or type(error).__name__
         raise ProgramError(f"the database refuses ({reason}); start it, or correct DATABASE_URL") from error
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from qlaud_actors import embedded, program
+from qlaud_actors.connectors.vault import Keyring, Vault
 from qlaud_actors.db.migrate import migrate
 from qlaud_actors.db.pool import Pool, connect, open_pool
 from qlaud_actors.probe import wait_until
@@ -96,11 +97,21 @@ def redis_url(valkey_server: str) -> str:
 
 
 @pytest.fixture
-def vault() -> Any:
+def vault() -> Vault:
     """A vault with a key of its own."""
-    from qlaud_actors.connectors.vault import Keyring, Vault
+    return Vault(Keyring.parse(Keyring.generate()))
 
-    return Vault(Keyring.generate())
+
+@pytest.fixture
+def processes_of() -> Callable[[Path], list[int]]:
+    """Finds every process that works in a folder: by command line, environment or working directory."""
+    return _processes_of
+
+
+@pytest.fixture
+def run_program() -> Callable[[program.Program, Path], contextlib.AbstractContextManager[str]]:
+    """Runs a server as long as a block: takes the server and a folder for its log, gives the URL."""
+    return running
 
 
 @contextlib.contextmanager
@@ -140,3 +151,21 @@ async def _execute(server_url: str, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+def _processes_of(folder: Path) -> list[int]:
+    return [
+        pid for path in Path("/proc").glob("[0-9]*") if (pid := int(path.name)) and _works_in(path, folder)
+    ]
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    name = os.fsencode(folder)
+    try:
+        if process.joinpath("stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z":
+            return False  # already dead, only not yet reaped
+        if process.joinpath("cwd").readlink().is_relative_to(folder):
+            return True
+        return any(name in process.joinpath(part).read_bytes() for part in ("cmdline", "environ"))
+    except OSError:
+        return False

@@ -37,12 +37,8 @@ def declare(table: list[Actor], broker: dramatiq.Broker, loop: asyncio.AbstractE
     slot is taken, which is the back-pressure. It is never retried: the sweeper asks again.
     """
     for actor in table:
-        dramatiq.actor(
-            _bridge(actor, loop),
-            actor_name=actor.job.actor,
-            queue_name=actor.job.queue,
-            broker=broker,
-        )
+        declared = dramatiq.actor(actor_name=actor.job.actor, queue_name=actor.job.queue, broker=broker)
+        declared(_bridge(actor, loop))
 
 
 def _bridge(actor: Actor, loop: asyncio.AbstractEventLoop) -> Callable[..., None]:

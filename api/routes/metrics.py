@@ -1,6 +1,7 @@
 """`GET /metrics`: this front door's figures, the mailboxes', and those of every living worker."""
 
 import contextlib
+from typing import Any
 
 from aiohttp import web
 from redis.exceptions import RedisError
@@ -27,7 +28,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def _workers(hub: Services) -> dict[str, bytes]:
     """What each worker left in Redis, by its name; nothing when Redis is away."""
-    found: dict[str, bytes] = {}
+    found: dict[str, Any] = {}
     with contextlib.suppress(RedisError, OSError):
         async for key in hub.redis.scan_iter(match=metrics.WORKER_KEY + "*", count=1000):
             if figures := await hub.redis.get(key):

@@ -55,7 +55,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
     thread = await threads.get(hub.pool, key, thread_id)
     hub.catalog.resolve(asked.model)
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
-    meter.precheck(key)
+    meter.precheck(key.limit_nanos, key.spent_nanos, key.held_nanos)
     new = NewTurn(
         id=new_uuid(),
         thread_id=thread.id,

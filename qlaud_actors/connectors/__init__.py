@@ -1,0 +1,1 @@
+"""Vendors' side of the house; for now the vault that seals secrets at rest."""

@@ -17,6 +17,7 @@ from qlaud_actors.billing import meter
 from qlaud_actors.billing.model import Charge, Settlement
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.history import messages_from
+from qlaud_actors.conversation.loop import ModelCall
 from qlaud_actors.conversation.model import FLOOR_TOKENS, Progress, Step, Turn, decide_takeover
 from qlaud_actors.conversation.publisher import TurnLog
 from qlaud_actors.conversation.store import QUERIES
@@ -25,7 +26,6 @@ from qlaud_actors.errors import LeaseLost, TurnCancelled
 from qlaud_actors.ids import new_call_id
 from qlaud_actors.money import nanos_to_usd
 from qlaud_actors.providers.bound import input_bound
-from qlaud_actors.providers.caller import Call
 from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome, Toolset
@@ -104,7 +104,7 @@ class StepJournal:
             await self._close_step(connection, step, reply.usage, reply, seq)
         return calls
 
-    async def settle_broken(self, step: Step, call: Call, partial: ReplyBuilder) -> None:
+    async def settle_broken(self, step: Step, call: ModelCall, partial: ReplyBuilder) -> None:
         """Bill what a call that broke off had produced; release its hold when it never began."""
         if self.handing_back:
             return

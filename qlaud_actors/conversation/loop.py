@@ -20,6 +20,7 @@ from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
 from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
+from qlaud_actors.usage import Usage
 
 PARALLEL_CALLS = 16
 
@@ -29,6 +30,9 @@ class ModelCall(Protocol):
 
     def events(self) -> AsyncGenerator[ModelEvent, None]:
         """The answer as it comes. Raises ProviderError."""
+
+    def produced_usage(self, output_characters: int) -> Usage | None:
+        """What to bill when it broke off after so many characters; None when it never began."""
 
 
 class Models(Protocol):

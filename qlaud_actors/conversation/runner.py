@@ -149,7 +149,7 @@ class TurnRunner:
         turn, task = carried.turn, carried.task
         assert task is not None
         saved = await StepJournal.saved_position(self.pool, turn)
-        turn_log = await self.publisher.open(turn.id, turn.epoch, saved, task.cancel)
+        turn_log = await self.publisher.open(turn.id, turn.epoch, saved, lambda: _stop(task))
         if turn.epoch > 1:
             metrics.TAKEOVERS.inc()
             turn_log.publish(events.rewind(saved))
@@ -169,7 +169,7 @@ class TurnRunner:
             if not carried.cancelled:
                 raise
             return TurnCancelled()
-        except (LeaseLost, ConnectionLost):
+        except (LeaseLost, *ConnectionLost):
             raise
         except QlaudError as error:
             return error
@@ -227,3 +227,8 @@ def _log_end(turn: Turn) -> None:
         error=turn.error["code"] if turn.error else None,
         ms=(turn.finished_at_ms or 0) - turn.created_at_ms,
     )
+
+
+def _stop(task: asyncio.Task[None]) -> None:
+    """A newer owner has written: this one ends without another word."""
+    task.cancel()

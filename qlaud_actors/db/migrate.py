@@ -45,9 +45,7 @@ async def missing_migrations(connection: Connection) -> list[str]:
 
 async def _apply_missing(connection: Connection) -> list[str]:
     await connection.execute(QUERIES.create_migrations_table)
-    applied = {
-        row["name"]: row["sha256"] for row in await connection.fetch(QUERIES.applied_migrations)
-    }
+    applied = {row["name"]: row["sha256"] for row in await connection.fetch(QUERIES.applied_migrations)}
     fresh: list[str] = []
     for name, sql in all_migrations():
         digest = hashlib.sha256(sql.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""API keys: minted once, verified on every request, revoked at once."""

@@ -1,0 +1,1 @@
+"""All outgoing HTTP: the client for model streams, the guarded session for other people's URLs."""

@@ -1,0 +1,1 @@
+"""Model providers: neutral types, two wires, the catalogue, and the caller."""

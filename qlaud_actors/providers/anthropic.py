@@ -60,7 +60,7 @@ class AnthropicWire:
             ]
         return WireRequest("/v1/messages", headers, body)
 
-    def decoder(self, request: ModelRequest, model: Model) -> "AnthropicDecoder":  # noqa: ARG002 - protocol
+    def decoder(self, request: ModelRequest, model: Model) -> "AnthropicDecoder":
         """A fresh decoder for the answer to that request."""
         return AnthropicDecoder(ToolNames.for_request(request))
 

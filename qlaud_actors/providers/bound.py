@@ -102,7 +102,7 @@ class _Measure:
             return _json_bytes(rest) + self.content(inner)
         return self.unseen(source if isinstance(source, dict) else {})
 
-    def unseen(self, source: Block) -> int:  # noqa: ARG002 - what it holds does not matter to a bound
+    def unseen(self, source: Block) -> int:
         """Tokens of what cannot be seen from outside."""
         return self._window
 

@@ -26,7 +26,7 @@ class OpenAIWire:
         }
         return WireRequest("/chat/completions", {}, body)
 
-    def decoder(self, request: ModelRequest, model: Model) -> OpenAIDecoder:  # noqa: ARG002 - protocol
+    def decoder(self, request: ModelRequest, model: Model) -> OpenAIDecoder:
         """A fresh decoder for the answer to that request."""
         return OpenAIDecoder(ToolNames.for_request(request), _call_ids(request))
 

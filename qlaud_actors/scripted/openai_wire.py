@@ -72,7 +72,7 @@ class OpenAIWire:
         """The planned answer."""
         return OpenAIAnswer(view, plan)
 
-    def refuse(self, refusal: Refusal, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header here
+    def refuse(self, refusal: Refusal, request_id: str) -> bytes:
         """`{"error": {"message", "type", "param", "code"}}`."""
         status = refusal.status
         kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -109,7 +109,7 @@ class OpenAIAnswer:
             "system_fingerprint": "fp_scripted",
         }
 
-    def start(self, usage: Usage) -> bytes:  # noqa: ARG002 - usage comes at the end on this wire
+    def start(self, usage: Usage) -> bytes:
         """The chunk with the role."""
         calls_first = bool(self._plan.blocks) and self._plan.blocks[0].kind == "tool_use"
         return self._chunks({"role": "assistant", "content": None if calls_first else "", "refusal": None})
@@ -138,7 +138,7 @@ class OpenAIAnswer:
             frames += self._chunk([], _usage(usage))
         return frames + b"data: [DONE]\n\n"
 
-    def broken(self, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header here
+    def broken(self, request_id: str) -> bytes:
         """An error in place of a chunk."""
         message = "The server had an error while processing your request. Sorry about that!"
         error = {"message": message, "type": "server_error", "param": None, "code": None}

@@ -1,0 +1,1 @@
+"""Tools: what a turn may call, and how a call is made."""

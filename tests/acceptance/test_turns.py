@@ -189,14 +189,15 @@ async def test_the_loop_stops_at_its_limit(cluster: Cluster) -> None:
 async def test_an_upstream_failure_reaches_the_caller_as_such(cluster: Cluster) -> None:
     """429 and 5xx come through once retries are spent; a failure in mid-stream is an event."""
     user, _ = await cluster.key(max_spend_usd=1)
-    thread = (await user.post("/v1/threads", {}))["id"]
     for status in (429, 529, 500):
         body = {"model": MODEL, "max_tokens": 50, "content": script({"status": status, "retry_after": 0})}
         for stream in (False, True):
+            thread = (await user.post("/v1/threads", {}))["id"]
             path = f"/v1/threads/{thread}/messages"
             answered, error = await user.request("POST", path, {**body, "stream": stream})
             assert answered == status, error
             assert error["type"] == "error"
+    thread = (await user.post("/v1/threads", {}))["id"]
     transient = await user.turn(thread, script({"status": 529, "times": 1, "text": "at last"}))
     assert transient["content"][0]["text"] == "at last"
     broken = [e async for e in user.stream(thread, script({"text": "one two three four", "cut_after": 2}))]

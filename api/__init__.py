@@ -1,0 +1,1 @@
+"""The front door: parse, authenticate, call, answer."""

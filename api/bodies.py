@@ -1,0 +1,113 @@
+"""Request bodies and parameters: parsed and checked once, at the edge, into plain types.
+
+Everything wrong with a request is an InvalidRequest that names the field.
+"""
+
+import re
+import uuid
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from qlaud_actors.errors import InvalidRequest, NotFound, PayloadTooLarge
+from qlaud_actors.ids import parse_uuid
+
+T = TypeVar("T")
+
+MAX_DEPTH = 64
+NUL = "\x00"
+
+MAX_BRACKETS = 1_000_000
+
+# Unrolled, so that a string of many megabytes is one step of the engine.
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+
+
+async def read_json(request: web.Request, kind: type[T], *, allow_empty: bool = False) -> T:
+    """The body as a `kind`. Unknown fields are ignored, as the vendors' servers do.
+
+    Raises InvalidRequest, PayloadTooLarge.
+    """
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise PayloadTooLarge(error.text) from None
+    if allow_empty and not raw.strip():
+        raw = b"{}"
+    check_depth(raw)
+    try:
+        return msgspec.json.decode(raw, type=kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_in_words(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def check_depth(raw: bytes) -> None:
+    """Refuse JSON that is nested too deep for those who will walk it."""
+    brackets = _STRINGS.sub(b"", raw).translate(None, _NO_BRACKETS)
+    if len(brackets) > MAX_BRACKETS:
+        raise InvalidRequest("The body has too many objects and lists.")
+    depth = 0
+    for byte in brackets:
+        depth += 1 if byte in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def no_nul(name: str, value: Any) -> None:
+    """Refuse NUL characters, which Postgres text cannot hold."""
+    found = False
+    match value:
+        case str():
+            found = NUL in value
+        case dict() | list():
+            found = b"\\u0000" in msgspec.json.encode(value)
+    if found:
+        raise InvalidRequest(f"`{name}` must not contain NUL characters.")
+
+
+def path_uuid(request: web.Request, name: str) -> uuid.UUID:
+    """An id of the path; one that is not a UUID names nothing. Raises NotFound."""
+    value = parse_uuid(request.match_info[name])
+    if value is None:
+        raise NotFound
+    return value
+
+
+def query_int(request: web.Request, name: str, default: int, low: int, high: int) -> int:
+    """A whole number of the query."""
+    text = request.query.get(name)
+    if text is None or text == "":
+        return default
+    if not re.fullmatch(r"-?\d{1,18}", text, re.ASCII) or not low <= int(text) <= high:
+        raise InvalidRequest(f"`{name}` must be a whole number from {low} to {high}.")
+    return int(text)
+
+
+def query_text(request: web.Request, name: str, limit: int = 512) -> str | None:
+    """A text of the query; an empty one is none."""
+    text = request.query.get(name) or None
+    if text is not None and (len(text) > limit or NUL in text):
+        raise InvalidRequest(f"`{name}` must have at most {limit} characters and no NUL.")
+    return text
+
+
+def query_choice(request: web.Request, name: str, default: str, allowed: tuple[str, ...]) -> str:
+    """A word of the query."""
+    value = request.query.get(name, default)
+    if value not in allowed:
+        raise InvalidRequest(f"`{name}` must be one of {', '.join(allowed)}.")
+    return value
+
+
+def _in_words(problem: str) -> str:
+    """Msgspec's sentence with the field in front."""
+    found = _PATH.search(problem)
+    if not found:
+        return f"{problem}."
+    where = found.group(1) or "the body"
+    return f"`{where}`: {problem[: found.start()]}."

@@ -1,0 +1,21 @@
+"""What a handler works with: the process's services, and who is calling."""
+
+from aiohttp import web
+
+from qlaud_actors.bootstrap import Services
+from qlaud_actors.keys.model import ApiKey
+
+SERVICES = web.AppKey("services", Services)
+CALLER = "caller"
+REQUEST_ID = "request_id"
+
+
+def services(request: web.Request) -> Services:
+    """Everything that this process has open."""
+    return request.app[SERVICES]
+
+
+def caller(request: web.Request) -> ApiKey:
+    """The verified key of this request."""
+    key: ApiKey = request[CALLER]
+    return key

@@ -1,0 +1,58 @@
+"""QlaudError → response: the only place that makes them, in the caller's dialect."""
+
+import math
+from typing import Any
+
+from aiohttp import web
+
+from api.responses import json_response
+from qlaud_actors.errors import ProviderError, QlaudError
+
+OPENAI_PATHS = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/images",
+    "/v1/audio",
+    "/v1/models",
+)
+
+# The `type` of an error by its status, as Anthropic names them.
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+def error_response(error: QlaudError, path: str, request_id: str) -> web.Response:
+    """The response that tells a caller of an error."""
+    openai = path.startswith(OPENAI_PATHS)
+    body = openai_body(error) if openai else anthropic_body(error, request_id)
+    retry_after = error.retry_after if isinstance(error, ProviderError) else None
+    headers = {"retry-after": str(math.ceil(retry_after))} if retry_after else {}
+    return json_response(body, status=error.status, headers=headers)
+
+
+def error_type(status: int) -> str:
+    """Anthropic's word for a status."""
+    return TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+
+
+def anthropic_body(error: QlaudError, request_id: str) -> dict[str, Any]:
+    """Our own form, which is Anthropic's with a `code` and the figures of a refusal."""
+    inner = {"type": error_type(error.status), "message": error.message, "code": error.code, **error.details}
+    return {"type": "error", "error": inner, "request_id": request_id}
+
+
+def openai_body(error: QlaudError) -> dict[str, Any]:
+    """OpenAI's form."""
+    kind = error_type(error.status)
+    inner = {"message": error.message, "type": kind, "param": None, "code": error.code, **error.details}
+    return {"error": inner}

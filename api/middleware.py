@@ -1,0 +1,159 @@
+"""Around every request: its id, its log line, errors as responses, CORS, and who is calling."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+from redis.exceptions import RedisError
+
+from api.context import CALLER, REQUEST_ID, services
+from api.errors import error_response
+from qlaud_actors import log, metrics
+from qlaud_actors.db.pool import ConnectionLost
+from qlaud_actors.errors import (
+    InvalidKey,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    QlaudError,
+    ScopeMissing,
+    ServiceUnavailable,
+)
+from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys import lifecycle
+from qlaud_actors.keys.model import ApiKey
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+logger = log.get_logger(__name__)
+
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Need no key."""
+
+REQUEST_ID_PATTERN = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
+
+CORS_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+CORS_HEADERS = (
+    "x-api-key, authorization, content-type, accept, last-event-id, content-length, "
+    "idempotency-key, anthropic-version, anthropic-beta"
+)
+CORS_EXPOSED = (
+    "x-request-id, request-id, retry-after, idempotency-replayed, x-qlaud-thread-id, x-qlaud-turn-id, "
+    "x-qlaud-assistant-seq, x-qlaud-resolved-model"
+)
+
+
+@web.middleware
+async def request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Name the request, and log one line when it has ended: never bodies, queries or secrets."""
+    given = request.headers.get("x-request-id", "")
+    request[REQUEST_ID] = given if REQUEST_ID_PATTERN.match(given) else str(new_uuid())
+    log.clear()
+    log.bind(request_id=request[REQUEST_ID])
+    start = time.monotonic()
+    status = 499  # the client left
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        route = _route(request)
+        metrics.REQUESTS.labels(route, str(status)).inc()
+        if request.path not in PUBLIC_PATHS:
+            ms = round((time.monotonic() - start) * 1000)
+            logger.info("request", method=request.method, route=route, status=status, ms=ms)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what went wrong into a response in the caller's dialect."""
+    try:
+        return await handler(request)
+    except Exception as error:
+        known = _as_qlaud_error(error)
+        if known.status >= 500:
+            logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
+        return error_response(known, request.path, request[REQUEST_ID])
+
+
+@web.middleware
+async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Verify the key of every route that is not public, before a byte of the body is read."""
+    if request.path in PUBLIC_PATHS or request.method == hdrs.METH_OPTIONS:
+        return await handler(request)
+    key = await lifecycle.verify(services(request).pool, presented_key(request))
+    request[CALLER] = key
+    log.bind(key_id=str(key.id), account_id=str(key.account_id))
+    return await handler(request)
+
+
+def presented_key(request: web.Request) -> str:
+    """The secret that a request carries: `x-api-key`, else a bearer token. Raises InvalidKey."""
+    if key := request.headers.get("x-api-key"):
+        return key.strip()
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise InvalidKey("Send your API key as `x-api-key` or as `Authorization: Bearer`.")
+    return token.strip()
+
+
+def require_admin(handler: Handler) -> Handler:
+    """A route for admin keys only: a standard key is answered with 403."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        key: ApiKey = request[CALLER]
+        if key.scope != "admin":
+            raise ScopeMissing("This route needs an admin key.")
+        return await handler(request)
+
+    guarded.__doc__ = handler.__doc__
+    guarded.__name__ = handler.__name__
+    return guarded
+
+
+async def preflight(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohttp's signature
+    """Answer a browser's question whether it may."""
+    return web.Response(status=204, headers={"access-control-max-age": "86400"})
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """The request id and CORS on every response, streams included."""
+    headers = response.headers
+    if REQUEST_ID in request:
+        headers["x-request-id"] = headers["request-id"] = request[REQUEST_ID]
+    if hdrs.ORIGIN in request.headers:
+        # Keys travel in headers, never in cookies: any origin may ask, none is sent credentials.
+        headers["access-control-allow-origin"] = "*"
+        headers["access-control-allow-methods"] = CORS_METHODS
+        headers["access-control-allow-headers"] = CORS_HEADERS
+        headers["access-control-expose-headers"] = CORS_EXPOSED
+
+
+def _as_qlaud_error(error: Exception) -> QlaudError:
+    match error:
+        case QlaudError():
+            return error
+        case web.HTTPRequestEntityTooLarge():
+            return PayloadTooLarge(error.text)
+        case web.HTTPNotFound():
+            return NotFound("There is no such route.")
+        case web.HTTPMethodNotAllowed():
+            wrong = InvalidRequest("This route does not know this method.")
+            wrong.status = error.status
+            return wrong
+        case web.HTTPException():
+            wrong = InvalidRequest(error.reason)
+            wrong.status = error.status
+            return wrong
+        case RedisError() | ConnectionResetError():
+            return ServiceUnavailable()
+    if isinstance(error, ConnectionLost):
+        return ServiceUnavailable()  # fail closed: without the meter nothing is forwarded
+    return QlaudError()
+
+
+def _route(request: web.Request) -> str:
+    """The route's pattern, so that ids never become metric labels."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else "unknown"

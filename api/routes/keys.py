@@ -1,0 +1,133 @@
+"""API keys, for admins."""
+
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from api.bodies import no_nul, path_uuid, read_json
+from api.context import caller, services
+from api.middleware import require_admin
+from api.responses import json_response
+from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.keys import lifecycle
+from qlaud_actors.keys.model import ApiKey, Scope, ThreadAccess
+from qlaud_actors.money import nanos_to_micros, nanos_to_usd, usd_to_nanos
+
+routes = web.RouteTableDef()
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+Dollars = Annotated[Decimal, msgspec.Meta()]
+
+
+class KeyBody(msgspec.Struct):
+    """`POST /v1/keys`."""
+
+    name: Name
+    scope: Scope = "standard"
+    max_spend_usd: Dollars | None = None
+    end_user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
+    thread_access: ThreadAccess = "own"
+
+
+class KeyPatch(msgspec.Struct):
+    """`PATCH /v1/keys/:id`; a field that is absent stays as it is."""
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    max_spend_usd: Dollars | msgspec.UnsetType | None = msgspec.UNSET
+
+
+@routes.post("/v1/keys")
+@require_admin
+async def mint_key(request: web.Request) -> web.Response:
+    """A new key; its secret is in this answer and nowhere else."""
+    body = await read_json(request, KeyBody)
+    _check_name("name", body.name)
+    _check_name("end_user_id", body.end_user_id)
+    new = lifecycle.NewKey(
+        name=body.name,
+        scope=body.scope,
+        limit_nanos=_limit(body.max_spend_usd),
+        end_user_id=body.end_user_id,
+        thread_access=body.thread_access,
+    )
+    key, secret = await lifecycle.mint(services(request).pool, caller(request).account_id, new)
+    return json_response({**key_object(key), "secret": secret.reveal()}, status=201)
+
+
+@routes.get("/v1/keys")
+@require_admin
+async def list_keys(request: web.Request) -> web.Response:
+    """All keys of the account, also revoked ones."""
+    keys = await lifecycle.list_keys(services(request).pool, caller(request).account_id)
+    return json_response({"keys": [key_object(key) for key in keys]})
+
+
+@routes.get("/v1/keys/{key_id}")
+@require_admin
+async def get_key(request: web.Request) -> web.Response:
+    """One key."""
+    return json_response(key_object(await _key(request)))
+
+
+@routes.patch("/v1/keys/{key_id}")
+@require_admin
+async def patch_key(request: web.Request) -> web.Response:
+    """Another cap, another name."""
+    body = await read_json(request, KeyPatch)
+    key, pool = await _key(request), services(request).pool
+    if body.max_spend_usd is not msgspec.UNSET:
+        await lifecycle.set_limit(pool, key, _limit(body.max_spend_usd))
+    if body.name is not msgspec.UNSET:
+        _check_name("name", body.name)
+        await lifecycle.rename(pool, key, body.name)
+    return json_response(key_object(await _key(request)))
+
+
+@routes.delete("/v1/keys/{key_id}")
+@require_admin
+async def revoke_key(request: web.Request) -> web.Response:
+    """End a key, at once and for good."""
+    me = caller(request)
+    await lifecycle.revoke(services(request).pool, me.account_id, path_uuid(request, "key_id"), me)
+    return json_response({"ok": True})
+
+
+def key_object(key: ApiKey) -> dict[str, object]:
+    """A key as the API shows it."""
+    return {
+        "id": str(key.id),
+        "object": "key",
+        "name": key.name,
+        "prefix": key.prefix,
+        "scope": key.scope,
+        "max_spend_usd": None if key.limit_nanos is None else nanos_to_usd(key.limit_nanos),
+        "spent_micros": nanos_to_micros(key.spent_nanos),
+        "held_micros": nanos_to_micros(key.held_nanos),
+        "end_user_id": key.end_user_id,
+        "thread_access": key.thread_access,
+        "created_at": key.created_at_ms,
+        "last_used_at": key.last_used_at_ms,
+        "revoked": key.revoked,
+    }
+
+
+async def _key(request: web.Request) -> ApiKey:
+    account_id = caller(request).account_id
+    return await lifecycle.get_key(services(request).pool, account_id, path_uuid(request, "key_id"))
+
+
+def _limit(dollars: Decimal | None) -> int | None:
+    if dollars is None:
+        return None
+    try:
+        return usd_to_nanos(dollars)
+    except ValueError as error:
+        raise InvalidRequest(f"`max_spend_usd`: {error}.") from None
+
+
+def _check_name(name: str, value: str | None) -> None:
+    no_nul(name, value)
+    if value is not None and not value.isprintable():
+        raise InvalidRequest(f"`{name}` must not contain control characters.")

@@ -1,0 +1,119 @@
+"""The life of a key: minted, verified, changed, revoked."""
+
+import uuid
+from dataclasses import dataclass
+
+from qlaud_actors.db.pool import Connection, Pool, Rows
+from qlaud_actors.errors import Conflict, InvalidKey, NotFound
+from qlaud_actors.ids import new_key_secret, new_uuid
+from qlaud_actors.keys.model import (
+    BOOTSTRAP_ACCOUNT,
+    SECRET_PATTERN,
+    ApiKey,
+    Scope,
+    ThreadAccess,
+    hash_of,
+    prefix_of,
+)
+from qlaud_actors.keys.store import QUERIES, key_from
+from qlaud_actors.settings import Secret
+
+MASTER_LOCK = 7_310_563_002
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What the caller says of a new key; a limit of None is no limit."""
+
+    name: str
+    scope: Scope = "standard"
+    limit_nanos: int | None = None
+    end_user_id: str | None = None
+    thread_access: ThreadAccess = "own"
+
+
+async def mint(pool: Pool, account_id: uuid.UUID, new: NewKey) -> tuple[ApiKey, Secret]:
+    """A new key and its secret, which is nowhere else: only its hash is stored."""
+    secret = new_key_secret()
+    async with pool.acquire() as connection, connection.transaction():
+        key_id = await _insert(connection, account_id, new, secret, is_master=False)
+    return await get_key(pool, account_id, key_id), Secret(secret)
+
+
+async def verify(pool: Pool, secret: str) -> ApiKey:
+    """The living key of a secret, with its budget as it is now. Raises InvalidKey.
+
+    Nothing is cached, so a revocation in any process counts from the next request on.
+    """
+    if not SECRET_PATTERN.match(secret):
+        raise InvalidKey
+    row = await pool.fetchrow(QUERIES.key_by_hash, hash_of(secret))
+    if row is None:
+        raise InvalidKey
+    if row["stale"]:
+        await pool.execute(QUERIES.touch_key, row["id"])
+    return key_from(row)
+
+
+async def list_keys(rows: Rows, account_id: uuid.UUID) -> list[ApiKey]:
+    """All keys of an account, also revoked ones."""
+    return [key_from(row) for row in await rows.fetch(QUERIES.list_keys, account_id, None)]
+
+
+async def get_key(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID) -> ApiKey:
+    """One key of an account. Raises NotFound."""
+    row = await rows.fetchrow(QUERIES.list_keys, account_id, key_id)
+    if row is None:
+        raise NotFound("There is no such key.")
+    return key_from(row)
+
+
+async def rename(rows: Rows, key: ApiKey, name: str) -> None:
+    """Another name."""
+    await rows.execute(QUERIES.rename_key, key.id, key.account_id, name)
+
+
+async def set_limit(rows: Rows, key: ApiKey, limit_nanos: int | None) -> None:
+    """Another cap; it counts from the next hold on."""
+    await rows.execute(QUERIES.set_limit, key.id, limit_nanos)
+
+
+async def revoke(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID, by: ApiKey) -> None:
+    """End a key for good. Raises NotFound (also when it is revoked), Conflict for the master key."""
+    if key_id == by.id and by.is_master:
+        raise Conflict("The master key cannot revoke itself: set another QLAUD_MASTER_KEY instead.")
+    if await rows.fetchval(QUERIES.revoke_key, key_id, account_id) is None:
+        raise NotFound("There is no such key, or it is revoked.")
+
+
+async def ensure_master_key(pool: Pool, secret: Secret) -> None:
+    """Make the configured master key the only one. Safe from several processes at once."""
+    digest = hash_of(secret.reveal())
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(QUERIES.lock_master, MASTER_LOCK)
+        await connection.execute(QUERIES.revoke_other_masters, digest)
+        if await connection.fetchval(QUERIES.hash_exists, digest):
+            await connection.execute(QUERIES.revive_master, digest)
+        else:
+            new = NewKey("master", scope="admin", thread_access="account")
+            await _insert(connection, BOOTSTRAP_ACCOUNT, new, secret.reveal(), is_master=True)
+
+
+async def _insert(
+    connection: Connection, account_id: uuid.UUID, new: NewKey, secret: str, *, is_master: bool
+) -> uuid.UUID:
+    key_id = new_uuid()
+    await connection.execute(
+        QUERIES.insert_key,
+        key_id,
+        account_id,
+        new.name,
+        new.scope,
+        hash_of(secret),
+        prefix_of(secret),
+        new.end_user_id,
+        new.thread_access,
+        is_master,
+    )
+    await connection.execute(QUERIES.insert_budget, key_id, new.limit_nanos)
+    return key_id
