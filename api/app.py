@@ -11,12 +11,11 @@ from qlaud_actors.bootstrap import Services
 def make_app(services: Services) -> web.Application:
     """The front door over open services."""
     app = web.Application(
-        middlewares=[request_context, errors, authentication],
+        middlewares=[request_context, preflight, errors, authentication],
         client_max_size=services.settings.max_body_bytes,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(add_headers)
     for routes in ROUTES:
         app.add_routes(routes)
-    app.router.add_route("OPTIONS", "/{path:.*}", preflight)
     return app

@@ -36,7 +36,7 @@ def error_response(error: QlaudError, path: str, request_id: str) -> web.Respons
     openai = path.startswith(OPENAI_PATHS)
     body = openai_body(error) if openai else anthropic_body(error, request_id)
     retry_after = error.retry_after if isinstance(error, ProviderError) else None
-    headers = {"retry-after": str(math.ceil(retry_after))} if retry_after else {}
+    headers = {} if retry_after is None else {"retry-after": str(math.ceil(retry_after))}
     return json_response(body, status=error.status, headers=headers)
 
 
@@ -47,12 +47,21 @@ def error_type(status: int) -> str:
 
 def anthropic_body(error: QlaudError, request_id: str) -> dict[str, Any]:
     """Our own form, which is Anthropic's with a `code` and the figures of a refusal."""
-    inner = {"type": error_type(error.status), "message": error.message, "code": error.code, **error.details}
+    inner = {"type": error_type(error.status), "message": _message(error), "code": error.code}
+    inner |= {name: value for name, value in error.details.items() if name not in inner}
     return {"type": "error", "error": inner, "request_id": request_id}
 
 
 def openai_body(error: QlaudError) -> dict[str, Any]:
     """OpenAI's form."""
     kind = error_type(error.status)
-    inner = {"message": error.message, "type": kind, "param": None, "code": error.code, **error.details}
+    inner = {"message": _message(error), "type": kind, "param": None, "code": error.code}
+    inner |= {name: value for name, value in error.details.items() if name not in inner}
     return {"error": inner}
+
+
+def _message(error: QlaudError) -> str:
+    """The sentence; a refusal for money also names its reason there, where clients look for it (2.9)."""
+    if error.status != 402 or error.code in error.message:
+        return error.message
+    return f"{error.code}: {error.message}"

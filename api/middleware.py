@@ -74,13 +74,15 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         known = _as_qlaud_error(error)
         if known.status >= 500:
             logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
+        if request.writer.output_size > 0:
+            raise  # the answer has begun, so nothing can be said in it: aiohttp ends the connection
         return error_response(known, request.path, request[REQUEST_ID])
 
 
 @web.middleware
 async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Verify the key of every route that is not public, before a byte of the body is read."""
-    if request.path in PUBLIC_PATHS or request.method == hdrs.METH_OPTIONS:
+    if request.path in PUBLIC_PATHS:
         return await handler(request)
     key = await lifecycle.verify(services(request).pool, presented_key(request))
     request[CALLER] = key
@@ -112,9 +114,12 @@ def require_admin(handler: Handler) -> Handler:
     return guarded
 
 
-async def preflight(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohttp's signature
-    """Answer a browser's question whether it may."""
-    return web.Response(status=204, headers={"access-control-max-age": "86400"})
+@web.middleware
+async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a browser's question whether it may, on any path: a route for it would hide the 404s."""
+    if request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204, headers={"access-control-max-age": "86400"})
+    return await handler(request)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

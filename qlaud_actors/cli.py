@@ -52,7 +52,8 @@ def main() -> None:
 
 @main.command()
 @click.option("-v", "--verbose", is_flag=True, help="Show the output of api and workers as well.")
-def up(verbose: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless it fails.")
+def up(verbose: bool, quiet: bool) -> None:
     """Start everything on this machine and keep it running until Ctrl-C.
 
     Postgres, Valkey and Chroma are started unless DATABASE_URL, REDIS_URL or CHROMA_URL name
@@ -60,7 +61,8 @@ def up(verbose: bool) -> None:
     """
     from qlaud_actors.up import up as run_up
 
-    asyncio.run(run_up(_settings(), _environ(), _say, verbose=verbose))
+    say = _ignore if quiet else _say
+    asyncio.run(run_up(_settings(), _environ(), say, verbose=verbose))
 
 
 @main.command()
@@ -133,6 +135,10 @@ def _say(words: str) -> None:
     with contextlib.suppress(OSError):
         click.echo(words)
         sys.stdout.flush()
+
+
+def _ignore(_: str) -> None:
+    pass
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -44,6 +44,7 @@ async def _run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         model, extra = await _choose_model(settings, stack)
         _say(f"Model: {model}" + ("" if extra else "  (your provider key is used; this costs real money)"))
+        _say("Starting Postgres, Valkey, Chroma, the API and a worker …")
         api = await stack.enter_async_context(_started_stack(extra))
         webhook = await stack.enter_async_context(_order_webhook())
         await _conversation(api, webhook, model)
@@ -172,7 +173,7 @@ async def _started_stack(extra: dict[str, str]) -> AsyncIterator[Api]:
             "QLAUD_ALLOW_PRIVATE_WEBHOOKS": "1",
             **extra,
         }
-        command = (sys.executable, "-m", "qlaud_actors.cli", "up")
+        command = (sys.executable, "-m", "qlaud_actors.cli", "up", "--quiet")
         child = await asyncio.create_subprocess_exec(*command, env=environ)
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:

@@ -51,7 +51,7 @@ async def wait_until(
         if await ready():
             return True
         await asyncio.sleep(pause)
-        pause = min(pause * 1.5, 0.25)
+        pause = min(pause * 1.5, 0.1)
     return False
 
 

@@ -10,7 +10,7 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
 class Queries:
-    """The statements of one `queries.sql`, as attributes: `QUERIES.claim_turn`."""
+    """The statements of one `queries.sql`, as attributes: `QUERIES.<name>`."""
 
     def __init__(self, statements: dict[str, str]) -> None:
         self._statements = statements
@@ -20,9 +20,6 @@ class Queries:
             return self._statements[name]
         except KeyError:
             raise AttributeError(f"no query named {name!r}") from None
-
-    def __iter__(self) -> "object":  # pragma: no cover - names are listed for the architecture test
-        return iter(self._statements)
 
 
 def load_queries(package: str) -> Queries:

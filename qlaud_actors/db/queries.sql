@@ -21,7 +21,3 @@ SELECT name, sha256 FROM migrations;
 -- name: record_migration
 -- Note one as applied.
 INSERT INTO migrations (name, sha256) VALUES ($1, $2);
-
--- name: ping
--- Whether the database answers.
-SELECT 1;

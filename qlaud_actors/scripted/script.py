@@ -54,10 +54,14 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def find(text: str) -> tuple[Step, ...] | None:
-    """The script in a message. Raises Refusal (400) for one that cannot be read."""
-    opening = _OPENING.search(text)
-    if opening is None:
+    """The last script in a message. Raises Refusal (400) for one that cannot be read.
+
+    The last, because messages of turns that came to nothing are joined with the one after them.
+    """
+    openings = list(_OPENING.finditer(text))
+    if not openings:
         return None
+    opening = openings[-1]
     try:
         # The standard module, because the JSON ends somewhere inside the message.
         steps, end = json.JSONDecoder().raw_decode(text, opening.end())

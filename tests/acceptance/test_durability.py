@@ -19,7 +19,7 @@ async def figures(cluster: Cluster, query: str) -> int:
 
 
 async def test_a_killed_workers_turn_is_finished_by_another(database_url: str, redis_url: str) -> None:
-    """kill -9 in mid-turn, a tool call running: the open stream goes on, no call twice, one charge."""
+    """In mid-turn, kill -9, a tool call running: the open stream goes on, no call twice, one charge."""
     async with running_cluster(database_url, redis_url, workers=1) as cluster:
         tool = await cluster.webhook_tool()
         user, key_id = await cluster.key(max_spend_usd=1)
@@ -31,8 +31,7 @@ async def test_a_killed_workers_turn_is_finished_by_another(database_url: str, r
         events: list[dict] = []
 
         async def follow() -> None:
-            async for event in user.stream(thread, lines, tools=[tool]):
-                events.append(event)
+            events.extend([event async for event in user.stream(thread, lines, tools=[tool])])
 
         following = asyncio.create_task(follow())
         await asyncio.wait_for(cluster.webhook.arrived.wait(), 10)
@@ -61,7 +60,7 @@ async def test_a_killed_workers_turn_is_finished_by_another(database_url: str, r
 
 
 async def test_a_step_that_was_lost_is_charged_once(database_url: str, redis_url: str) -> None:
-    """kill -9 in the middle of an answer: the step is taken again, the client is told to rewind."""
+    """A kill -9 in the middle of an answer: the step is taken again, the client is told to rewind."""
     async with running_cluster(database_url, redis_url, workers=2) as cluster:
         user, key_id = await cluster.key(max_spend_usd=1)
         thread = (await user.post("/v1/threads", {}))["id"]
@@ -76,7 +75,10 @@ async def test_a_step_that_was_lost_is_charged_once(database_url: str, redis_url
         rewind = next(e for e in events if e["type"] == "qlaud.rewind")
         assert rewind["to_seq"] == 0
         after = [e for e in events if e["_id"] > rewind["_id"]]
-        assert "".join(e["delta"]["text"] for e in after if e.get("delta", {}).get("type") == "text_delta") == text
+        assert (
+            "".join(e["delta"]["text"] for e in after if e.get("delta", {}).get("type") == "text_delta")
+            == text
+        )
         assert (await cluster.admin.get(f"/v1/keys/{key_id}/usage"))["request_count"] == 1
         assert await figures(cluster, "SELECT held_nanos FROM budgets WHERE limit_nanos IS NOT NULL") == 0
 
@@ -158,9 +160,7 @@ async def test_many_threads_over_two_doors_and_two_workers(database_url: str, re
             user, other = users[number % 2][0], users[(number + 1) % 2][0]
             user = type(user)(user.session, other.base_url, user.key) if number % 3 == 0 else user
             thread = (await user.post("/v1/threads", {}))["id"]
-            await asyncio.gather(
-                *(send(user, thread, turn) for turn in range(5))
-            )
+            await asyncio.gather(*(send(user, thread, turn) for turn in range(5)))
             rows = (await user.get(f"/v1/threads/{thread}/messages"))["data"]
             assert [row["role"] for row in rows] == ["user", "assistant"] * 5
             for asked, answered in zip(rows[::2], rows[1::2], strict=True):
@@ -222,5 +222,7 @@ async def test_a_cap_is_never_passed(database_url: str, redis_url: str) -> None:
         spent = await figures(cluster, "SELECT spent_nanos FROM budgets WHERE limit_nanos IS NOT NULL")
         limit = await figures(cluster, "SELECT limit_nanos FROM budgets WHERE limit_nanos IS NOT NULL")
         assert 0 < spent <= limit
-        rated = sum(-(-(r["input"] * 1_000_000 + r["output"] * 5_000_000) * 107 // 100_000) for r in bill["rows"])
+        rated = sum(
+            -(-(r["input"] * 1_000_000 + r["output"] * 5_000_000) * 107 // 100_000) for r in bill["rows"]
+        )
         assert spent == rated

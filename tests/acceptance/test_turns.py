@@ -5,8 +5,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-
-from cluster import MODEL, OPENAI_MODEL, Cluster, running_cluster, script
+from cluster import MODEL, OPENAI_MODEL, Api, Cluster, running_cluster, script
 
 
 @pytest.fixture
@@ -165,9 +164,7 @@ async def test_a_client_tool_waits_for_its_result(cluster: Cluster) -> None:
         if event["type"] == "qlaud.tool_dispatch_start":
             path = f"/v1/threads/{thread}/tool-results/"
             assert (await user.request("POST", path + "nobody", {"output": 1}))[0] == 404
-            async with asyncio.timeout(5):
-                while (await user.request("POST", path + event["tool_use_id"], {"output": {"text": "x"}}))[0] == 404:
-                    await asyncio.sleep(0.02)
+            await until_taken(user, path + event["tool_use_id"], {"output": {"text": "x"}})
     done = next(e for e in seen if e["type"] == "qlaud.tool_dispatch_done")
     assert done["output"] == {"text": "x"}
     assert texts(seen) == "thanks"
@@ -230,8 +227,15 @@ async def test_a_turn_is_cancelled(cluster: Cluster) -> None:
             await user.post(f"/v1/threads/{thread}/turns/{turn_id}/cancel", {})
     assert events[-1]["type"] == "qlaud.done"
     assert events[-1]["status"] == "cancelled"
-    assert 0 < events[-1]["cost_micros"]
+    assert events[-1]["cost_micros"] > 0
     assert (await user.turn(thread, script({"text": "next"})))["content"][0]["text"] == "next"
+
+
+async def until_taken(user: Api, path: str, result: dict) -> None:
+    """Post a client tool's result as soon as the turn waits for it."""
+    async with asyncio.timeout(5):
+        while (await user.request("POST", path, result))[0] == 404:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def latest(cluster: Cluster) -> str:
