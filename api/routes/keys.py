@@ -1,16 +1,16 @@
 """API keys, for admins."""
 
-from decimal import Decimal
+import re
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
-from api.bodies import no_nul, path_uuid, read_json
+from api.bodies import path_uuid, read_json
 from api.context import caller, services
 from api.middleware import require_admin
 from api.responses import json_response
-from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.errors import Conflict, InvalidRequest
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.model import ApiKey, Scope, ThreadAccess
 from qlaud_actors.money import nanos_to_micros, nanos_to_usd, usd_to_nanos
@@ -18,7 +18,11 @@ from qlaud_actors.money import nanos_to_micros, nanos_to_usd, usd_to_nanos
 routes = web.RouteTableDef()
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-Dollars = Annotated[Decimal, msgspec.Meta()]
+
+ABSENT = msgspec.Raw()
+NO_CAP = msgspec.Raw(b"null")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class KeyBody(msgspec.Struct):
@@ -26,7 +30,8 @@ class KeyBody(msgspec.Struct):
 
     name: Name
     scope: Scope = "standard"
-    max_spend_usd: Dollars | None = None
+    max_spend_usd: msgspec.Raw = NO_CAP
+    """Kept as it is written, so that no binary fraction comes in between."""
     end_user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
     thread_access: ThreadAccess = "own"
 
@@ -35,7 +40,7 @@ class KeyPatch(msgspec.Struct):
     """`PATCH /v1/keys/:id`; a field that is absent stays as it is."""
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
-    max_spend_usd: Dollars | msgspec.UnsetType | None = msgspec.UNSET
+    max_spend_usd: msgspec.Raw = ABSENT
 
 
 @routes.post("/v1/keys")
@@ -76,11 +81,15 @@ async def get_key(request: web.Request) -> web.Response:
 async def patch_key(request: web.Request) -> web.Response:
     """Another cap, another name."""
     body = await read_json(request, KeyPatch)
-    key, pool = await _key(request), services(request).pool
-    if body.max_spend_usd is not msgspec.UNSET:
-        await lifecycle.set_limit(pool, key, _limit(body.max_spend_usd))
+    limit = None if body.max_spend_usd is ABSENT else _limit(body.max_spend_usd)
     if body.name is not msgspec.UNSET:
         _check_name("name", body.name)
+    key, pool = await _key(request), services(request).pool
+    if key.revoked:
+        raise Conflict("This key is revoked; it cannot be changed.")
+    if body.max_spend_usd is not ABSENT:
+        await lifecycle.set_limit(pool, key, limit)
+    if body.name is not msgspec.UNSET:
         await lifecycle.rename(pool, key, body.name)
     return json_response(key_object(await _key(request)))
 
@@ -118,16 +127,19 @@ async def _key(request: web.Request) -> ApiKey:
     return await lifecycle.get_key(services(request).pool, account_id, path_uuid(request, "key_id"))
 
 
-def _limit(dollars: Decimal | None) -> int | None:
-    if dollars is None:
+def _limit(written: msgspec.Raw) -> int | None:
+    """Nano-USD of a JSON number; `null` is no cap."""
+    text = bytes(written)
+    if text == b"null":
         return None
+    if not text[:1].isdigit() and not text.startswith(b"-"):
+        raise InvalidRequest("`max_spend_usd` must be a number or null.")
     try:
-        return usd_to_nanos(dollars)
+        return usd_to_nanos(text.decode())
     except ValueError as error:
         raise InvalidRequest(f"`max_spend_usd`: {error}.") from None
 
 
 def _check_name(name: str, value: str | None) -> None:
-    no_nul(name, value)
-    if value is not None and not value.isprintable():
+    if value is not None and _CONTROL.search(value):
         raise InvalidRequest(f"`{name}` must not contain control characters.")

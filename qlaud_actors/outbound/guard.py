@@ -1,52 +1,105 @@
 """Keeps requests to other people's URLs away from private networks (SSRF).
 
-A URL is parsed once. Its host is resolved by us, *every* address is checked, and the connection goes
-to a checked address, so a name that changes its answer in between (DNS rebinding) gains nothing.
-Redirects are never followed.
+A URL is parsed once, by the parser of the client that will use it. Its host is resolved by us, *every*
+address is checked, and the connection goes to a checked address, so a name that changes its answer in
+between (DNS rebinding) gains nothing; Host and SNI keep the name. The socket is checked once more,
+because aiohttp asks no resolver about a literal address. Redirects are never followed.
 """
 
+import asyncio
 import ipaddress
 import re
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from typing import TypeAlias
-from urllib.parse import urlsplit
+from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from qlaud_actors.outbound.attempt import current
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Lookup: TypeAlias = Callable[..., list[Any]]
+"""As socket.getaddrinfo."""
 
 MAX_URL = 2048
+RESOLVER_THREADS = 16
 
-# Cloud metadata services hand out credentials; they are refused even in development.
-METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(text)
-    for text in ("169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "fd00:ec2::254")
+
+def _table(networks: dict[str, str]) -> tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str], ...]:
+    return tuple((ipaddress.ip_network(text), reason) for text, reason in networks.items())
+
+
+# Refused always, in development too: nothing here is anybody's webhook. Specific ones come first.
+NEVER = _table(
+    {
+        "169.254.0.0/16": "is link-local, where clouds keep metadata",  # AWS, GCP, Azure, ECS, EKS
+        "100.100.100.200/32": "is a cloud metadata service",  # Alibaba
+        "168.63.129.16/32": "is a cloud metadata service",  # Azure's host agent, on a public address
+        "192.0.0.0/24": "is reserved for protocols",  # RFC 6890; 192.0.0.192 is Oracle's metadata service
+        "fd00:ec2::/32": "is a cloud metadata service",  # AWS: ::254 metadata, ::23 EKS, ::253 DNS
+        "fd20:ce::254/128": "is a cloud metadata service",  # GCP
+        "0.0.0.0/8": "means this host",  # RFC 1122; Linux connects 0.0.0.0 to itself
+        "192.0.2.0/24": "is reserved for documentation",  # RFC 5737, also the next two
+        "198.51.100.0/24": "is reserved for documentation",
+        "203.0.113.0/24": "is reserved for documentation",
+        "192.88.99.0/24": "is a 6to4 relay",  # RFC 7526, deprecated
+        "198.18.0.0/15": "is reserved for benchmarks",  # RFC 2544
+        "224.0.0.0/4": "is multicast",
+        "240.0.0.0/4": "is reserved",  # and broadcast
+        "::/128": "means this host",
+        "::ffff:0:0/96": "hides an IPv4 address",  # v4-mapped, RFC 4291
+        "::ffff:0:0:0/96": "hides an IPv4 address",  # v4-translated, RFC 2765
+        "64:ff9b:1::/48": "is a private translator",  # RFC 8215
+        "100::/64": "is discarded",  # RFC 6666
+        "2001::/23": "is reserved for protocols",  # RFC 2928; Teredo is 2001::/32
+        "2001:db8::/32": "is reserved for documentation",
+        "2002::/16": "hides an IPv4 address",  # 6to4, RFC 3056
+        "3fff::/20": "is reserved for documentation",  # RFC 9637
+        "5f00::/16": "is reserved for segment routing",  # RFC 9602
+        "fe80::/10": "is link-local",
+        "fec0::/10": "is site-local",  # RFC 3879, deprecated but routed in places
+        "ff00::/8": "is multicast",
+    }
 )
-METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
-
-# Names that mean this machine or its neighbours, whatever they resolve to.
-PRIVATE_NAMES = frozenset({"localhost", "host.docker.internal", "gateway.docker.internal", "kubernetes"})
-PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa", ".svc", ".svc.cluster.local")
-
-# Not caught by the standard library's idea of "global".
-EXTRA_NETWORKS = tuple(
-    ipaddress.ip_network(text)
-    for text in (
-        "192.0.0.0/24",  # IETF protocol assignments
-        "192.88.99.0/24",  # 6to4 relays
-        "198.18.0.0/15",  # benchmarking
-        "240.0.0.0/4",  # reserved
-        "64:ff9b:1::/48",  # local-use NAT64
-        "fec0::/10",  # site-local, deprecated but routed in places
-    )
+# Refused unless the operator allows private hosts.
+PRIVATE = _table(
+    {
+        "127.0.0.0/8": "is this host",
+        "::1/128": "is this host",
+        "10.0.0.0/8": "is a private address",  # RFC 1918, also the next two
+        "172.16.0.0/12": "is a private address",
+        "192.168.0.0/16": "is a private address",
+        "100.64.0.0/10": "is a carrier's private address",  # RFC 6598
+        "fc00::/7": "is a private address",  # RFC 4193
+    }
 )
-NAT64 = IPv6Network("64:ff9b::/96")
-COMPATIBLE = IPv6Network("::/96")
+COMPATIBLE = IPv6Network("::/96")  # RFC 4291, deprecated; `::1` is in it and is judged before
+NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: IPv6-only networks reach IPv4 through it
 
-_NUMERIC = re.compile(r"^(0x[0-9a-f]+|\d+)(\.(0x[0-9a-f]+|\d+)){0,3}$", re.IGNORECASE)
+METADATA_NAMES = frozenset(
+    {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
+)
+# Names that mean this machine or its neighbours, whatever they resolve to: `host.docker.internal`,
+# `x.svc.cluster.local`, `printer.local`. A name without a dot is a neighbour's too.
+PRIVATE_SUFFIXES = (
+    ".localhost",
+    ".localdomain",
+    ".local",
+    ".internal",
+    ".intranet",
+    ".home.arpa",
+    ".lan",
+    ".svc",
+)
+
+# What inet_aton takes for an address: decimal, octal and hexadecimal, in one to four parts.
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", re.IGNORECASE)
 
 
 class ForbiddenURL(Exception):
@@ -55,9 +108,9 @@ class ForbiddenURL(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GuardedUrl:
-    """A URL that may be requested through a guarded session."""
+    """A URL that may be requested through a guarded session: parsed once, used as parsed."""
 
-    url: str
+    url: URL
     host: str
 
 
@@ -69,108 +122,136 @@ def check_url(text: str, *, allow_private: bool) -> GuardedUrl:
     if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
         raise ForbiddenURL(f"must be a printable ASCII URL of at most {MAX_URL} characters")
     try:
-        parts = urlsplit(text)
-        port = parts.port
+        url = URL(text)
+        port = url.port
     except ValueError:
         raise ForbiddenURL("is not a valid URL") from None
-    if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
+    if url.scheme != "https" and not (allow_private and url.scheme == "http"):
         raise ForbiddenURL("must use https")
-    if parts.username is not None or parts.password is not None:
+    if "@" in url.raw_authority:
         raise ForbiddenURL("must not contain credentials")
-    if parts.fragment:
+    if "#" in text:
         raise ForbiddenURL("must not contain a fragment")
-    if port == 0:
+    if not port:
         raise ForbiddenURL("has no usable port")
-    host = (parts.hostname or "").rstrip(".")
+    host = (url.raw_host or "").removesuffix(".").lower()
     _check_host(host, allow_private=allow_private)
-    return GuardedUrl(text, host)
+    return GuardedUrl(url, host)
 
 
 def forbidden(address: Address, *, allow_private: bool) -> str | None:
     """Why an address may not be connected to; None when it may."""
-    inner = _inner(address)
-    if address in METADATA_ADDRESSES or inner in METADATA_ADDRESSES:
-        return "is a cloud metadata address"
-    if allow_private:
-        return None
-    for one in (address, inner):
-        if not one.is_global or one.is_multicast or one.is_reserved:
-            return "is not a public address"
-        if any(one in network for network in EXTRA_NETWORKS if network.version == one.version):
-            return "is not a public address"
-    return None
+    if isinstance(address, IPv6Address) and address in NAT64:
+        return forbidden(IPv4Address(int(address) & 0xFFFFFFFF), allow_private=allow_private)
+    if reason := _found_in(NEVER, address):
+        return reason
+    if reason := _found_in(PRIVATE, address):
+        return None if allow_private else reason
+    if address in COMPATIBLE:
+        return "hides an IPv4 address"
+    # A net under the tables: what the standard library knows to be no public address.
+    return None if address.is_global else "is not a public address"
+
+
+def _found_in(table: Any, address: Address) -> str | None:
+    return next((reason for network, reason in table if address in network), None)
 
 
 def _check_host(host: str, *, allow_private: bool) -> None:
-    if not host:
-        raise ForbiddenURL("has no host")
+    if not host or host.startswith(".") or ".." in host:
+        raise ForbiddenURL("has no valid host")
     if host in METADATA_NAMES:
         raise ForbiddenURL("names a cloud metadata service")
-    literal = _literal(host)
-    if literal is not None:
-        if reason := forbidden(literal, allow_private=allow_private):
-            raise ForbiddenURL(f"{host} {reason}")
-        return
-    if _NUMERIC.match(host):
-        raise ForbiddenURL("writes an address in an unusual form")
-    if not allow_private and (host in PRIVATE_NAMES or host.endswith(PRIVATE_SUFFIXES) or "." not in host):
-        raise ForbiddenURL(f"{host} is not a public host")
-
-
-def _literal(host: str) -> Address | None:
     try:
-        return ipaddress.ip_address(host.partition("%")[0])
+        literal = ipaddress.ip_address(host)
     except ValueError:
-        return None
+        literal = None
+    if literal is not None:
+        _check_address(host, literal, allow_private=allow_private)
+    elif "%" in host or ":" in host or _NUMERIC.fullmatch(host):
+        raise ForbiddenURL("writes an address in an unusual form")
+    elif not allow_private and (host.endswith(PRIVATE_SUFFIXES) or "." not in host):
+        raise ForbiddenURL(f"names {host}, which is not a public host")
 
 
-def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address carries (mapped, compatible, NAT64, 6to4, Teredo)."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address.ipv4_mapped:
-        return address.ipv4_mapped
-    if address.sixtofour:
-        return address.sixtofour
-    if address.teredo:
-        return address.teredo[1]
-    if address in NAT64 or (address in COMPATIBLE and int(address) > 1):
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+def _check_address(host: str, address: Address, *, allow_private: bool) -> None:
+    if reason := forbidden(address, allow_private=allow_private):
+        raise ForbiddenURL(f"leads to {host}, which {reason}")
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names and gives only addresses that may be connected to."""
+    """Resolves names and gives only addresses that may be connected to.
 
-    def __init__(self, inner: AbstractResolver, *, allow_private: bool) -> None:
-        self._inner = inner
+    It has threads of its own: a name server that does not answer holds up webhooks, not the process.
+    """
+
+    def __init__(self, *, allow_private: bool, lookup: Lookup = socket.getaddrinfo) -> None:
         self._allow_private = allow_private
+        self._lookup = lookup
+        self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """All addresses of a host, each checked: one forbidden address forbids the host."""
-        found = await self._inner.resolve(host, port, family)
-        for result in found:
-            address = ipaddress.ip_address(result["host"].partition("%")[0])
-            if reason := forbidden(address, allow_private=self._allow_private):
-                raise ForbiddenURL(f"{host} {reason}")
-        return found
+        """All addresses of a host, each checked: one forbidden address forbids the host.
+
+        Raises ForbiddenURL, and OSError when the name does not resolve.
+        """
+        lookup = partial(self._lookup, host, port, family=family, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().run_in_executor(self._threads, lookup)
+        for info in infos:
+            # The answer stays unsaid: it would tell strangers what our name servers know.
+            address = ipaddress.ip_address(info[4][0])
+            _check_address("an address", address, allow_private=self._allow_private)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=sockaddr[0],
+                port=port,
+                family=found,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, proto, _, sockaddr in infos
+        ]
 
     async def close(self) -> None:
-        """Close the inner resolver."""
-        await self._inner.close()
+        """Let the threads end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def open_guarded_session(
-    allow_private: bool, resolver: AbstractResolver | None = None
-) -> aiohttp.ClientSession:
-    """A session for other people's URLs: own resolver, no cookies, no proxy of the environment."""
-    guarded = GuardedResolver(resolver or aiohttp.ThreadedResolver(), allow_private=allow_private)
-    connector = aiohttp.TCPConnector(limit=0, limit_per_host=256, resolver=guarded, use_dns_cache=False)
+def open_guarded_session(allow_private: bool, lookup: Lookup = socket.getaddrinfo) -> aiohttp.ClientSession:
+    """A session for other people's URLs: own resolver, no cookies, no proxy of the environment.
+
+    Every request has a connection of its own. One that is kept alive may be closed by the peer just as
+    a call is sent on it, and then nobody knows whether the call has happened.
+    """
+
+    def open_socket(info: Any) -> socket.socket:
+        family, kind, protocol, _, sockaddr = info
+        _check_address("an address", ipaddress.ip_address(sockaddr[0]), allow_private=allow_private)
+        if attempt := current.get():
+            attempt.addresses.append(sockaddr[0])
+        return socket.socket(family, kind, protocol)
+
+    async def note_sent(*_: Any) -> None:
+        if attempt := current.get():
+            attempt.sent = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(note_sent)
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        limit_per_host=256,
+        force_close=True,
+        resolver=GuardedResolver(allow_private=allow_private, lookup=lookup),
+        use_dns_cache=False,
+        socket_factory=open_socket,
+    )
     return aiohttp.ClientSession(
         connector=connector,
-        trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"user-agent": "qlaud-actors"},
+        headers={"accept-encoding": "identity", "user-agent": "qlaud-actors"},
+        trace_configs=[trace],
+        trust_env=False,
     )

@@ -1,9 +1,14 @@
 """Signs webhook calls, in two ways at once; a receiver checks whichever it knows.
 
-- `X-Qlaud-Signature`: hex HMAC-SHA256 of `<timestamp>.<body>`, keyed with the tool's secret as it is
-  spelled, `wsk_` included; `X-Qlaud-Timestamp` is the same timestamp, in unix seconds.
-- Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature` = `v1,<base64>` over
-  `<id>.<timestamp>.<body>`, keyed with the same bytes.
+- qlaud's own: `X-Qlaud-Signature` is the lower-case hex HMAC-SHA256 of `<timestamp>.<body>`, keyed with
+  the tool's secret as it is spelled, `wsk_` included. `X-Qlaud-Timestamp` is that timestamp, in unix
+  seconds.
+- Standard Webhooks (standardwebhooks.com): `webhook-signature` is `v1,` and the base64 HMAC-SHA256 of
+  `<webhook-id>.<webhook-timestamp>.<body>`. The key is the same UTF-8 bytes of the secret; a library
+  that wants `whsec_…` is given `whsec_` and the base64 of the secret.
+
+The id is the same on every attempt of a call, timestamp and signatures are fresh. A receiver compares
+in constant time, refuses timestamps older than five minutes, and treats the id as idempotency key.
 """
 
 import base64
@@ -14,19 +19,25 @@ from qlaud_actors.settings import Secret
 
 
 def signed_headers(secret: Secret, call_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers that prove a call: fresh for every attempt, with the same id."""
-    key = secret.reveal().encode()
-    stamp = str(timestamp)
-    ours = _digest(key, f"{stamp}.".encode() + body)
-    standard = _digest(key, f"{call_id}.{stamp}.".encode() + body)
+    """The headers that prove one attempt of a call. `timestamp` in unix seconds."""
+    key, message_id = secret.reveal().encode(), webhook_id(call_id)
     return {
-        "x-qlaud-timestamp": stamp,
-        "x-qlaud-signature": ours.hex(),
-        "webhook-id": call_id,
-        "webhook-timestamp": stamp,
-        "webhook-signature": "v1," + base64.b64encode(standard).decode(),
+        "x-qlaud-timestamp": str(timestamp),
+        "x-qlaud-signature": _digest(key, b"%d.%b" % (timestamp, body)).hex(),
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": "v1," + _base64(_digest(key, f"{message_id}.{timestamp}.".encode() + body)),
     }
+
+
+def webhook_id(call_id: str) -> str:
+    """A call's id as receivers see it. Standard Webhooks forbids the dot that inner calls have."""
+    return call_id.replace(".", "_")
 
 
 def _digest(key: bytes, message: bytes) -> bytes:
     return hmac.new(key, message, hashlib.sha256).digest()
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

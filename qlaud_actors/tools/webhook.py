@@ -1,106 +1,130 @@
 """Calls a developer's webhook tool: signed, bounded in time and size, retried only where it is safe.
 
-The tool's time-out is the budget of all attempts together. A 5xx is retried: the endpoint said that it
-failed. So is a connection that was never made. A request that was sent and got no answer may have
-taken effect, so it is repeated only when the tool is `read` or `idempotent`. The call's id, which is
-the receiver's idempotency key, is the same on every attempt.
+The tool's time-out is the budget of all attempts together; each may use what is left, so a slow tool is
+not cut short for the sake of a retry. A 5xx is retried: the endpoint said that it failed. So is a
+connection that was never made. A request that was sent and got no answer may have taken effect, so it
+is repeated only when the tool is `read` or `idempotent`. The call's id, which is the receiver's
+idempotency key, is the same on every attempt.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import aiohttp
 import msgspec
+from yarl import URL
 
 from qlaud_actors.log import get_logger
+from qlaud_actors.outbound.attempt import Answer, Attempt, PostFailed, Session, post
 from qlaud_actors.outbound.guard import ForbiddenURL, check_url
-from qlaud_actors.outbound.retry import delay
+from qlaud_actors.outbound.retry import RetryPolicy
+from qlaud_actors.settings import Secret
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.signature import signed_headers
 
 ATTEMPTS = 3
 MAX_ANSWER_BYTES = 256 * 1024
-CONNECT_SECONDS = 10.0
+
+MAY_HAVE_HAPPENED = "The call may or may not have taken effect: check before you repeat it."
+
+Sleep = Callable[[float], Awaitable[None]]
 
 logger = get_logger(__name__)
 
 
+class Reply(msgspec.Struct):
+    """What a webhook answers (reference 6.3)."""
+
+    output: Any
+    is_error: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one attempt gave; `retry` says whether another one is safe."""
+class Verdict:
+    """What one attempt came to; `retry` says whether another one is safe and may help."""
 
     outcome: ToolOutcome
     retry: bool = False
-    status: int | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What all attempts of a call have in common."""
+
+    tool: Tool
+    call: ToolCall
+    url: URL
+    secret: Secret
+    body: bytes
 
 
 class WebhookCaller:
-    """Calls webhooks; one for each process."""
+    """Calls webhooks through a guarded session; one for each process."""
 
-    def __init__(self, session: aiohttp.ClientSession, allow_private: bool) -> None:
+    def __init__(self, session: Session, allow_private: bool, sleep: Sleep = asyncio.sleep) -> None:
         self._session = session
         self._allow_private = allow_private
+        self._sleep = sleep
+        self._policy = RetryPolicy(ATTEMPTS)
 
     async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
         """The outcome; whatever goes wrong is an outcome in words for the model."""
-        assert tool.webhook_url is not None
+        if tool.webhook_url is None or tool.secret is None:
+            return _failed("This tool's signing secret cannot be read here: it has to be registered again.")
         try:
-            check_url(tool.webhook_url, allow_private=self._allow_private)
+            url = check_url(tool.webhook_url, allow_private=self._allow_private).url
         except ForbiddenURL as error:
-            return _failed(f"The tool's webhook is not allowed: its URL {error}.")
+            return _failed(f"The tool's webhook was not called: its URL {error}.")
         body = msgspec.json.encode(payload(tool, call, context))
-        outcome = _timed_out(tool)
-        try:
-            async with asyncio.timeout(tool.timeout_ms / 1000):
-                for attempt in range(1, ATTEMPTS + 1):
-                    answer = await self._attempt(tool, call, body, attempt)
-                    outcome = answer.outcome
-                    if not answer.retry or attempt == ATTEMPTS:
-                        break
-                    await asyncio.sleep(delay(attempt, None, random.random) or 0)
-        except TimeoutError:
-            return outcome if outcome.is_error and attempt > 1 else _timed_out(tool)
-        return outcome
+        return await self._attempts(Request(tool, call, url, tool.secret, body))
 
-    async def _attempt(self, tool: Tool, call: ToolCall, body: bytes, attempt: int) -> Answer:
-        start = time.monotonic()
-        answer = Answer(_timed_out(tool))
+    async def _attempts(self, request: Request) -> ToolOutcome:
+        """Try until there is a verdict that stands, attempts are spent, or the time is."""
+        seconds = request.tool.timeout_ms / 1000
+        deadline = time.monotonic() + seconds
+        attempt, verdict = Attempt(), None
         try:
-            answer = await self._send(tool, call, body)
+            async with asyncio.timeout(seconds):
+                for number in range(1, ATTEMPTS + 1):
+                    attempt, verdict = Attempt(), None
+                    verdict = await self._attempt(request, attempt, number)
+                    wait = self._policy.wait(number, verdict.retry_after, random.random)
+                    if not verdict.retry or wait is None or time.monotonic() + wait >= deadline:
+                        break
+                    await self._sleep(wait)
+        except TimeoutError:
+            return verdict.outcome if verdict else _timed_out(request.tool, attempt)
+        assert verdict is not None
+        return verdict.outcome
+
+    async def _attempt(self, request: Request, attempt: Attempt, number: int) -> Verdict:
+        start, status = time.monotonic(), None
+        headers = signed_headers(request.secret, request.call.id, int(time.time()), request.body)
+        headers["content-type"] = "application/json"
+        try:
+            answer = await post(
+                self._session, request.url, headers, request.body, attempt=attempt, max_bytes=MAX_ANSWER_BYTES
+            )
+            status = answer.status
+            return judge(answer)
         except ForbiddenURL as error:
-            answer = Answer(_failed(f"The tool's webhook is not allowed: {error}."))
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.__cause__, ForbiddenURL):
-                answer = Answer(_failed(f"The tool's webhook is not allowed: {error.__cause__}."))
-            else:
-                answer = Answer(_failed("The tool's webhook could not be reached."), retry=True)
-        except (aiohttp.ClientError, OSError):
-            words = "The connection to the tool's webhook broke; the call may or may not have taken effect."
-            answer = Answer(_failed(words), retry=tool.effect != "write")
+            return Verdict(_failed(f"The tool's webhook was not called: its URL {error}."))
+        except PostFailed as error:
+            return _broken(request.tool, attempt, error)
         finally:
             logger.info(
                 "webhook_call",
-                tool_id=tool.id,
-                call_id=call.id,
-                attempt=attempt,
-                status=answer.status,
+                tool_id=request.tool.id,
+                call_id=request.call.id,
+                attempt=number,
+                status=status,
+                address=attempt.address,
                 ms=round((time.monotonic() - start) * 1000),
             )
-        return answer
-
-    async def _send(self, tool: Tool, call: ToolCall, body: bytes) -> Answer:
-        assert tool.webhook_url is not None
-        assert tool.secret is not None
-        headers = signed_headers(tool.secret, call.id, int(time.time()), body)
-        headers["content-type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        async with self._session.post(
-            tool.webhook_url, data=body, headers=headers, allow_redirects=False, timeout=timeout
-        ) as response:
-            raw = await _read_limited(response)
-            return Answer(*_judge(response.status, raw), status=response.status)
 
 
 def payload(tool: Tool, call: ToolCall, context: CallContext) -> dict[str, object]:
@@ -116,43 +140,65 @@ def payload(tool: Tool, call: ToolCall, context: CallContext) -> dict[str, objec
     }
 
 
-async def _read_limited(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body, or None when it is too large."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_chunked(65_536):
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            return None
-        parts.append(chunk)
-    return b"".join(parts)
-
-
-def _judge(status: int, raw: bytes | None) -> tuple[ToolOutcome, bool]:
-    """What an answer means, and whether the call may be tried again."""
+def judge(answer: Answer) -> Verdict:
+    """What an answer means. 2xx with `{output, is_error?}` is a result, all else a failure in words."""
+    status = answer.status
     if status >= 500:
-        return _failed(f"The tool's webhook failed with status {status}."), True
-    if 300 <= status < 400:
-        return _failed("The tool's webhook answered with a redirect, which is not followed."), False
-    if status >= 400:
-        return _failed(f"The tool's webhook refused the call with status {status}."), False
-    if raw is None:
+        words = f"The tool's webhook failed with status {status}."
+        return Verdict(_failed(words), retry=True, retry_after=_retry_after(answer.headers))
+    if not 200 <= status < 300:
+        return Verdict(_failed(_refusal(status)))
+    if answer.body is None:
         limit = MAX_ANSWER_BYTES // 1024
-        return _failed(f"The tool's answer was larger than {limit} kB. Ask for less."), False
+        return Verdict(
+            _failed(f"The tool did its work, but its answer is larger than {limit} KiB. Ask for less.")
+        )
     try:
-        answer = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        answer = None
-    if not isinstance(answer, dict) or "output" not in answer:
-        return _failed('The tool\'s webhook did not answer with JSON of the form {"output": …}.'), False
-    return ToolOutcome(answer["output"], is_error=answer.get("is_error") is True), False
+        reply = msgspec.json.decode(answer.body, type=Reply)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        words = 'The tool\'s webhook did not answer with JSON of the form {"output": …, "is_error": false}.'
+        return Verdict(_failed(words))
+    return Verdict(ToolOutcome(reply.output, is_error=bool(reply.is_error)))
+
+
+def _refusal(status: int) -> str:
+    match status:
+        case 401 | 403:
+            return f"The tool's webhook refused the call's signature ({status}): its owner has to check the secret."
+        case 410:
+            return "The tool's webhook says that it is gone for good (410)."
+        case 429:
+            return "The tool's webhook has had too many calls (429). Try again later."
+        case _ if 300 <= status < 400:
+            return f"The tool's webhook answered with a redirect ({status}), which is not followed."
+    return f"The tool's webhook refused the call with status {status}."
+
+
+def _broken(tool: Tool, attempt: Attempt, error: PostFailed) -> Verdict:
+    """No answer: harmless to repeat as long as nothing was sent."""
+    if attempt.sent:
+        words = "The connection to the tool's webhook broke before it had answered."
+        return Verdict(_failed(_with_doubt(words, tool)), retry=tool.effect != "write")
+    words = f"The tool's webhook could not be reached, so the call was not made: {error}."
+    return Verdict(_failed(words), retry=not error.permanent)
+
+
+def _timed_out(tool: Tool, attempt: Attempt) -> ToolOutcome:
+    seconds = f"{tool.timeout_ms / 1000:g} s"
+    if attempt.sent:
+        return _failed(_with_doubt(f"The tool's webhook did not answer within {seconds}.", tool))
+    return _failed(f"The tool's webhook could not be reached within {seconds}, so the call was not made.")
+
+
+def _with_doubt(words: str, tool: Tool) -> str:
+    return words if tool.effect == "read" else f"{words} {MAY_HAVE_HAPPENED}"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; the form with a date is not worth a clock comparison here."""
+    text = headers.get("retry-after", "").strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def _failed(words: str) -> ToolOutcome:
     return ToolOutcome(words, is_error=True)
-
-
-def _timed_out(tool: Tool) -> ToolOutcome:
-    seconds = tool.timeout_ms / 1000
-    may = "" if tool.effect == "read" else " It may or may not have taken effect."
-    return _failed(f"The tool's webhook did not answer within {seconds:g} s.{may}")

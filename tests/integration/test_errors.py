@@ -111,7 +111,13 @@ async def test_errors_have_the_callers_shape(
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize(
     ("raw", "status"),
-    [(b"{", 400), (b'{"text":1}', 400), (b'{"text":"\xff"}', 400), (b"[" * 2_000, 400), (b'"' + b"x" * 70_000 + b'"', 413)],
+    [
+        (b"{", 400),
+        (b'{"text":1}', 400),
+        (b'{"text":"\xff"}', 400),
+        (b"[" * 2_000, 400),
+        (b'"' + b"x" * 70_000 + b'"', 413),
+    ],
 )
 async def test_bad_bodies_have_the_callers_shape(door: Door, prefix: str, raw: bytes, status: int) -> None:
     """400 for what is malformed, 413 for what is too long."""
@@ -140,7 +146,9 @@ async def test_a_key_is_checked_before_the_body_is_read(door: Door) -> None:
     server = door.client.server
     reader, writer = await asyncio.open_connection(server.host, server.port)
     try:
-        head = "POST /v1/test/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\nx-api-key: nonsense\r\n\r\n"
+        head = (
+            "POST /v1/test/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\nx-api-key: nonsense\r\n\r\n"
+        )
         writer.write(head.encode())
         async with asyncio.timeout(3):
             assert b" 401 " in await reader.readline()

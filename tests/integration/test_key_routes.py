@@ -43,9 +43,7 @@ async def spend(pool: Pool, secret: str) -> None:
     key = await lifecycle.verify(pool, secret)
     price = Price(Rates(1_000, 0, 0, 0, 0), (), "t/m@1")
     hold = await meter.hold(pool, key.id, None, WorstCase(price, 1_000, 1, 700), 1)
-    cost = Charge(
-        key.account_id, key.id, None, None, None, "m", "p", Usage(input=1_000), price, 700, 5, 200
-    )
+    cost = Charge(key.account_id, key.id, None, None, None, "m", "p", Usage(input=1_000), price, 700, 5, 200)
     async with pool.acquire() as connection, connection.transaction():
         assert await meter.settle(connection, hold.id, cost)
 
@@ -229,7 +227,11 @@ async def test_both_headers_authenticate(door: Door) -> None:
     assert (await door.ask("GET", "/v1/keys", key="", authorization=f"bearer {door.master}"))[0] == 200
     assert (await door.ask("GET", "/v1/keys", authorization=f"Bearer {wrong}"))[0] == 200
     assert (await door.ask("GET", "/v1/keys", key=wrong, **bearer))[0] == 401
-    for nothing in ({"authorization": "Basic x"}, {"authorization": "Bearer"}, {"authorization": door.master}):
+    for nothing in (
+        {"authorization": "Basic x"},
+        {"authorization": "Bearer"},
+        {"authorization": door.master},
+    ):
         assert (await door.ask("GET", "/v1/keys", key="", **nothing))[0] == 401
 
 
@@ -245,7 +247,9 @@ async def test_usage_of_a_key_is_of_its_life(door: Door, pool: Pool) -> None:
     made = await door.mint(max_spend_usd=0.5, name="ada")
     for _ in range(3):
         await spend(pool, made["secret"])
-    await pool.execute("UPDATE usage_events SET created_at = now() - interval '400 days' WHERE cost_nanos > 0")
+    await pool.execute(
+        "UPDATE usage_events SET created_at = now() - interval '400 days' WHERE cost_nanos > 0"
+    )
     await spend(pool, made["secret"])
     status, usage = await door.ask("GET", f"/v1/keys/{made['id']}/usage")
     assert status == 200
@@ -256,7 +260,12 @@ async def test_usage_of_a_key_is_of_its_life(door: Door, pool: Pool) -> None:
     assert (model["model"], model["model_slug"], model["cost_micros"]) == ("m", "m", 5)
     assert len(usage["events"]) == 4
     event = usage["events"][0]
-    assert (event["model_slug"], event["provider_slug"], event["latency_ms"], event["status"]) == ("m", "p", 5, 200)
+    assert (event["model_slug"], event["provider_slug"], event["latency_ms"], event["status"]) == (
+        "m",
+        "p",
+        5,
+        200,
+    )
     assert event["cost_micros"] == 2
     shown = (await door.ask("GET", f"/v1/keys/{made['id']}"))[1]
     assert (shown["spent_micros"], shown["held_micros"]) == (5, 0)

@@ -11,7 +11,10 @@ from qlaud_actors.usage import Price, Rates, Tier, Usage, WorstCase
 rate = st.integers(0, 75_000_000)
 rates = st.builds(Rates, rate, rate, rate, rate, rate)
 prices = st.builds(
-    Price, rates, st.lists(st.builds(Tier, st.integers(0, 300_000), rates), max_size=2).map(tuple), st.just("p@1")
+    Price,
+    rates,
+    st.lists(st.builds(Tier, st.integers(0, 300_000), rates), max_size=2).map(tuple),
+    st.just("p@1"),
 )
 worst_cases = st.builds(
     WorstCase, prices, st.integers(0, 1_000_000), st.integers(1, 200_000), st.integers(0, 100_000)
@@ -58,7 +61,8 @@ def test_the_bound_is_a_bound(worst: WorstCase, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "spent", "refused"), [(None, 10**12, False), (0, 0, True), (10, 9, False), (10, 10, True), (10, 11, True)]
+    ("limit", "spent", "refused"),
+    [(None, 10**12, False), (0, 0, True), (10, 9, False), (10, 10, True), (10, 11, True)],
 )
 def test_the_precheck_refuses_a_spent_key(limit: int | None, spent: int, refused: bool) -> None:
     """A cap of zero always refuses; no cap never does; the last nano-dollar may still be used."""
