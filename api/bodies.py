@@ -12,6 +12,7 @@ from aiohttp import web
 
 from qlaud_actors.errors import InvalidRequest, NotFound, PayloadTooLarge
 from qlaud_actors.ids import parse_uuid
+from qlaud_actors.money import usd_to_nanos
 
 T = TypeVar("T")
 
@@ -64,6 +65,19 @@ def no_nul(name: str, value: Any) -> None:
     """Refuse NUL characters, which Postgres text cannot hold."""
     if _has_nul(value):
         raise InvalidRequest(f"`{name}` must not contain NUL characters.")
+
+
+def usd_nanos(name: str, written: msgspec.Raw) -> int | None:
+    """Nano-USD of a JSON number in dollars, as it was written; None for `null`."""
+    text = bytes(written)
+    if text == b"null":
+        return None
+    if not text[:1].isdigit() and not text.startswith(b"-"):
+        raise InvalidRequest(f"`{name}` must be a number or null.")
+    try:
+        return usd_to_nanos(text.decode())
+    except ValueError as error:
+        raise InvalidRequest(f"`{name}`: {error}.") from None
 
 
 def path_uuid(request: web.Request, name: str) -> uuid.UUID:

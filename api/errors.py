@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from api.responses import json_response
-from qlaud_actors.errors import ProviderError, QlaudError
+from qlaud_actors.errors import ProviderError, QlaudError, RateLimited
 
 OPENAI_PATHS = (
     "/v1/chat/completions",
@@ -33,11 +34,19 @@ TYPES = {
 
 def error_response(error: QlaudError, path: str, request_id: str) -> web.Response:
     """The response that tells a caller of an error."""
-    openai = path.startswith(OPENAI_PATHS)
-    body = openai_body(error) if openai else anthropic_body(error, request_id)
-    retry_after = error.retry_after if isinstance(error, ProviderError) else None
-    headers = {} if retry_after is None else {"retry-after": str(math.ceil(retry_after))}
+    body = openai_body(error) if _is_openai(path) else anthropic_body(error, request_id)
+    headers = dict(error.headers) if isinstance(error, RateLimited) else {}
+    retry_after = error.retry_after if isinstance(error, ProviderError | RateLimited) else None
+    if retry_after is not None:
+        headers["retry-after"] = str(math.ceil(retry_after))
     return json_response(body, status=error.status, headers=headers)
+
+
+def error_frame(error: QlaudError, path: str, request_id: str) -> bytes:
+    """The same as a frame of a stream whose 200 was sent already."""
+    if _is_openai(path):
+        return b"data: %s\n\n" % msgspec.json.encode(openai_body(error))
+    return b"event: error\ndata: %s\n\n" % msgspec.json.encode(anthropic_body(error, request_id))
 
 
 def error_type(status: int) -> str:
@@ -58,6 +67,10 @@ def openai_body(error: QlaudError) -> dict[str, Any]:
     inner = {"message": _message(error), "type": kind, "param": None, "code": error.code}
     inner |= {name: value for name, value in error.details.items() if name not in inner}
     return {"error": inner}
+
+
+def _is_openai(path: str) -> bool:
+    return path.startswith(OPENAI_PATHS)
 
 
 def _message(error: QlaudError) -> str:

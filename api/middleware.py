@@ -28,7 +28,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = log.get_logger(__name__)
 
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds: not logged."""
+
+PUBLIC_PATHS = PROBES | {"/v1/catalog", "/v1/billing/stripe/webhook", "/v1/billing/topups/done"}
 """Need no key."""
 
 REQUEST_ID_PATTERN = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
@@ -40,7 +43,9 @@ CORS_HEADERS = (
 )
 CORS_EXPOSED = (
     "x-request-id, request-id, retry-after, idempotency-replayed, x-qlaud-thread-id, x-qlaud-turn-id, "
-    "x-qlaud-assistant-seq, x-qlaud-resolved-model"
+    "x-qlaud-assistant-seq, x-qlaud-resolved-model, x-qlaud-cost-micros, x-qlaud-budget-remaining-micros, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 
 
@@ -60,7 +65,7 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     finally:
         route = _route(request)
         metrics.REQUESTS.labels(route, str(status)).inc()
-        if request.path not in PUBLIC_PATHS:
+        if request.path not in PROBES:
             ms = round((time.monotonic() - start) * 1000)
             logger.info("request", method=request.method, route=route, status=status, ms=ms)
 

@@ -17,6 +17,9 @@ from qlaud_actors.conversation.bus import Bus
 from qlaud_actors.conversation.publisher import Publisher
 from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
+from qlaud_actors.gateway.admission import Admission
+from qlaud_actors.gateway.relay import Relay
+from qlaud_actors.keys.limits import Limits
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.guard import open_guarded_session
@@ -43,6 +46,8 @@ class Services:
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
+    relay: Relay
+    limits: Limits
 
     async def wake(self, turn_ids: list[uuid.UUID]) -> None:
         """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
@@ -80,12 +85,15 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(client.close)
         webhooks = open_guarded_session(settings.allow_private_webhooks)
         stack.push_async_callback(webhooks.close)
-        catalog = Catalog.load(settings.environ)
+        catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         publisher, bus = Publisher(redis), Bus(redis)
         await publisher.start()
         stack.push_async_callback(publisher.close)
         await bus.start()
         stack.push_async_callback(bus.close)
+        caller = Caller(client, catalog, attempts=settings.provider_attempts)
+        relay = Relay(Admission(pool, catalog, caller, settings.markup_bps))
+        stack.push_async_callback(relay.close)
         yield Services(
             settings=settings,
             pool=pool,
@@ -93,10 +101,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             broker=broker,
             catalog=catalog,
             vault=Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else "")),
-            caller=Caller(client, catalog, attempts=settings.provider_attempts),
+            caller=caller,
             dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks)),
             publisher=publisher,
             bus=bus,
+            relay=relay,
+            limits=Limits(redis),
         )
 
 

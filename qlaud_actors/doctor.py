@@ -198,7 +198,7 @@ async def _front_door(stack: LocalStack | None, settings: Settings) -> Finding:
 
 def _providers(settings: Settings) -> Finding:
     try:
-        catalog = Catalog.load(settings.environ)
+        catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
     except CatalogError as error:
         return Finding("providers", Verdict.WRONG, str(error), "correct the variable or the file")
     ready = [provider.slug for provider in catalog.providers() if catalog.configured(provider)]

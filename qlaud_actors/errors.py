@@ -199,6 +199,20 @@ class RateLimited(QlaudError):
     code = "rate_limited"
     status = 429
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after: float | None = None,
+        headers: dict[str, str] | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message, **details)
+        self.retry_after = retry_after
+        """Seconds after which the same request may pass."""
+        self.headers = headers or {}
+        """What the answer says of the limits."""
+
 
 class TurnError(QlaudError):
     """The turn could not be carried to its end."""

@@ -60,6 +60,11 @@ class Settings:
     log_level: str = "info"
     log_format: str = "json"
     public_url: str | None = None
+    stripe_secret_key: Secret | None = None
+    stripe_webhook_secret: Secret | None = None
+    stripe_api_base: str | None = None
+    catalog_dir: Path | None = None
+    """The operator's own provider files, laid over the packaged ones."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that catalogue files may name (`*_API_KEY`, `*_BASE_URL`), nothing else."""
 
@@ -90,6 +95,10 @@ class Settings:
             log_level=read.choice("QLAUD_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("QLAUD_LOG_FORMAT", "json", ("json", "console")),
             public_url=read.url("QLAUD_PUBLIC_URL", ("http", "https")),
+            stripe_secret_key=read.secret("STRIPE_SECRET_KEY"),
+            stripe_webhook_secret=read.secret("STRIPE_WEBHOOK_SECRET"),
+            stripe_api_base=read.url("STRIPE_API_BASE", ("http", "https")),
+            catalog_dir=read.folder("QLAUD_CATALOG_DIR"),
             environ={
                 name: value
                 for name, value in environ.items()
@@ -125,6 +134,15 @@ class _Reader:
 
     def text(self, name: str, default: str) -> str:
         return self._parse(name, default, str, "text")
+
+    def folder(self, name: str) -> Path | None:
+        def parse(raw: str) -> Path:
+            path = Path(raw).expanduser().absolute()
+            if not path.is_dir():
+                raise ValueError
+            return path
+
+        return self._parse(name, None, parse, "a folder that exists")
 
     def secret(self, name: str) -> Secret | None:
         return self._parse(name, None, Secret, "text")

@@ -79,6 +79,8 @@ class Price:
     tiers: tuple[Tier, ...]
     version: str
     """Names this price on every usage row: `<provider>/<model>@<date>`."""
+    per_call: int = 0
+    """Pico-USD for the call itself, however short (some providers bill a web search with each)."""
 
     def rates_for(self, input_tokens: int) -> Rates:
         """The rates that apply to a call with this many input tokens."""
@@ -89,7 +91,7 @@ class Price:
 
     def cost_picos(self, usage: Usage) -> int:
         """The provider's price of `usage` in pico-USD, exact."""
-        return self.rates_for(usage.input_total).cost_picos(usage)
+        return self.per_call + self.rates_for(usage.input_total).cost_picos(usage)
 
     def dearest(self, input_bound: int) -> Rates:
         """Rates no cheaper in any bucket than whatever a call of at most this input can be billed at."""
@@ -110,6 +112,7 @@ class WorstCase:
         """The bound in nano-USD, markup included."""
         rates = self.price.dearest(self.input_bound)
         picos = self.input_bound * rates.dearest_input() + self.max_tokens * rates.output
+        picos += self.price.per_call
         return charge_nanos(picos, self.markup_bps)
 
     def with_max_tokens(self, max_tokens: int) -> "WorstCase":
@@ -126,6 +129,7 @@ class WorstCase:
             return self.max_tokens
         picos = nanos * 1_000 * 10_000 // (10_000 + self.markup_bps)
         picos -= self.input_bound * self.price.dearest(self.input_bound).dearest_input()
+        picos -= self.price.per_call
         tokens = min(self.max_tokens, max(0, picos // rate))
         while tokens and self.with_max_tokens(tokens).nanos() > nanos:
             tokens -= 1

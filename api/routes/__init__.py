@@ -2,15 +2,36 @@
 
 from aiohttp import web
 
-from api.routes import account, health, keys, metrics, threads, tools, turns, usage
+from api.routes import (
+    account,
+    accounts,
+    billing,
+    catalog,
+    chat_completions,
+    health,
+    keys,
+    messages,
+    metrics,
+    models,
+    threads,
+    tools,
+    turns,
+    usage,
+)
 
 ROUTES: tuple[web.RouteTableDef, ...] = (
     health.routes,
     metrics.routes,
     account.routes,
+    accounts.routes,
+    billing.routes,
     keys.routes,
     usage.routes,
     tools.routes,
     threads.routes,
     turns.routes,
+    messages.routes,
+    chat_completions.routes,
+    models.routes,
+    catalog.routes,
 )

@@ -8,13 +8,14 @@ from api.context import caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
 from api.turn_body import TurnBody, fingerprint, turn_request
-from qlaud_actors.billing import meter
 from qlaud_actors.conversation import mailbox, threads
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
 from qlaud_actors.conversation.model import StoredMessage, Thread
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.ids import new_uuid, parse_uuid
+from qlaud_actors.keys import lifecycle
+from qlaud_actors.keys.limits import require_model
 from qlaud_actors.tools.registry import toolset_for
 
 routes = web.RouteTableDef()
@@ -53,9 +54,9 @@ async def post_message(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, TurnBody)
     asked = turn_request(body)
     thread = await threads.get(hub.pool, key, thread_id)
-    hub.catalog.resolve(asked.model)
+    require_model(key, hub.catalog.resolve(asked.model).slug)
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
-    meter.precheck(key.limit_nanos, key.spent_nanos, key.held_nanos)
+    lifecycle.precheck(key)
     new = NewTurn(
         id=new_uuid(),
         thread_id=thread.id,
@@ -67,7 +68,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         fingerprint=fingerprint(await request.read(), request.path),
         idempotency_key=_idempotency_key(request),
     )
-    async with hub.bus.follow(new.id) as reader:
+    async with hub.limits.admit(key), hub.bus.follow(new.id) as reader:
         accepted = await mailbox.accept(hub.pool, new)
         if accepted.replayed:
             async with hub.bus.follow(accepted.turn_id) as first:

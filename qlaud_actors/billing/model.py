@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from typing import Literal
 
 from qlaud_actors.usage import Price, Usage
 
@@ -39,3 +40,16 @@ class Settlement:
 
     charged_nanos: int
     overrun_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Which money did not suffice. A wallet's limit is its balance; what it spent is gone from that."""
+
+    scope: Literal["key", "wallet"]
+    limit_nanos: int
+    spent_nanos: int
+    held_nanos: int
+    resets_at_ms: int | None
+    """When the key's cap begins anew; None for a lifetime cap and for wallets."""
+    needed_nanos: int

@@ -1,14 +1,14 @@
 -- name: place_hold
 -- Set money aside: as much of what is wanted as the limits afford, at least the floor.
-SELECT * FROM place_hold_v1($1, $2, $3, $4, $5);
+SELECT * FROM place_hold_v2($1, $2, $3, $4, $5);
 
 -- name: settle_hold
--- Turn a hold into spend, once; NULLs when it is gone.
-SELECT * FROM settle_hold_v1($1, $2);
+-- Turn a hold into spend and a ledger entry, once; NULLs when it is gone.
+SELECT * FROM settle_hold_v2($1, $2, $3);
 
 -- name: release_holds
 -- Give holds back; returns how many there still were.
-SELECT release_holds_v1($1);
+SELECT release_holds_v2($1);
 
 -- name: insert_usage_event
 -- One metered call; the same step of a turn is never written twice.
@@ -55,3 +55,55 @@ SELECT id, key_id, account_id, turn_id, step, end_user_id, model_slug, provider_
  WHERE key_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
    AND created_at < to_timestamp($3::float8 / 1000)
  ORDER BY created_at DESC, id DESC LIMIT $4;
+
+-- name: insert_account
+-- A new account, postpaid until it is given a wallet.
+INSERT INTO accounts (id, name) VALUES ($1, $2);
+
+-- name: rename_account
+-- Another name for an account.
+UPDATE accounts SET name = $2 WHERE id = $1;
+
+-- name: set_billing
+-- Make an account prepaid (true) or postpaid.
+SELECT set_billing_v1($1, $2);
+
+-- name: accounts
+-- All accounts, or one, with what they have and what is held of it, oldest first.
+SELECT a.id, a.name, w.account_id IS NOT NULL AS prepaid,
+       COALESCE(w.balance_nanos, account_balance_v1(a.id)) AS balance_nanos,
+       (SELECT COALESCE(sum(h.amount_nanos), 0)::bigint
+          FROM holds h JOIN keys k ON k.id = h.key_id WHERE k.account_id = a.id) AS held_nanos,
+       (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at_ms
+  FROM accounts a LEFT JOIN wallets w ON w.account_id = a.id
+ WHERE $1::uuid IS NULL OR a.id = $1 ORDER BY a.created_at, a.id;
+
+-- name: post_entry
+-- Write a ledger entry that is not usage, once per idempotency key; false when it was there.
+SELECT post_entry_v1($1, $2, $3, $4, $5, $6);
+
+-- name: ledger_page
+-- An account's entries before an id, newest first.
+SELECT id, kind, amount_nanos, reference, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+  FROM ledger_entries WHERE account_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3;
+
+-- name: posted_for
+-- What the ledger already says of a payment, by kind.
+SELECT kind, sum(amount_nanos)::bigint AS amount_nanos
+  FROM ledger_entries WHERE kind <> 'usage' AND reference = $1 GROUP BY kind;
+
+-- name: note_event
+-- Remember an event of Stripe; nothing comes back when it was seen before.
+INSERT INTO stripe_events (id, type) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: begin_payment
+-- The row of a payment, so that it can be locked.
+INSERT INTO payments (id, state) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+
+-- name: lock_payment
+-- What is known of a payment, locked until the transaction ends.
+SELECT state FROM payments WHERE id = $1 FOR UPDATE;
+
+-- name: save_payment
+-- What is known of a payment now.
+UPDATE payments SET state = $2 WHERE id = $1;

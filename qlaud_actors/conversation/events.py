@@ -10,15 +10,6 @@ import msgspec
 
 from qlaud_actors.conversation.model import Turn
 from qlaud_actors.money import nanos_to_micros
-from qlaud_actors.providers.model import (
-    BlockDelta,
-    BlockStarted,
-    BlockStopped,
-    MessageEnded,
-    MessageStarted,
-    ModelEvent,
-)
-from qlaud_actors.usage import Usage
 
 Event: TypeAlias = dict[str, Any]
 
@@ -40,45 +31,6 @@ def frame(data: bytes, seq: int | None = None) -> bytes:
     """One SSE frame; `seq` becomes the `id:` that `Last-Event-ID` names later."""
     head = b"" if seq is None else b"id: %d\n" % seq
     return b"%sevent: %s\ndata: %s\n\n" % (head, event_type(data).encode(), data)
-
-
-def wire_usage(usage: Usage) -> dict[str, int]:
-    """Usage as Anthropic spells it: input without cached tokens."""
-    return {
-        "input_tokens": usage.input,
-        "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
-        "cache_read_input_tokens": usage.cache_read,
-        "output_tokens": usage.output,
-    }
-
-
-def from_model(event: ModelEvent, model: str) -> list[Event]:
-    """The stream events that a client gets for one event of the model."""
-    match event:
-        case MessageStarted(message_id, usage):
-            message: Event = {
-                "id": message_id,
-                "type": "message",
-                "role": "assistant",
-                "model": model,
-                "content": [],
-                "stop_reason": None,
-                "stop_sequence": None,
-                "usage": wire_usage(usage),
-            }
-            return [{"type": "message_start", "message": message}]
-        case BlockStarted(index, block):
-            return [{"type": "content_block_start", "index": index, "content_block": block}]
-        case BlockDelta(index, delta):
-            return [{"type": "content_block_delta", "index": index, "delta": delta}]
-        case BlockStopped(index):
-            return [{"type": "content_block_stop", "index": index}]
-        case MessageEnded(stop_reason, usage, stop_sequence):
-            delta = {"stop_reason": stop_reason, "stop_sequence": stop_sequence}
-            return [
-                {"type": "message_delta", "delta": delta, "usage": wire_usage(usage)},
-                {"type": "message_stop"},
-            ]
 
 
 def iteration_start(iteration: int) -> Event:

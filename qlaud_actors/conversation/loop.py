@@ -19,6 +19,7 @@ from qlaud_actors.conversation.history import build_request
 from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
 from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
+from qlaud_actors.providers.to_anthropic import stream_events
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
 from qlaud_actors.usage import Usage
 
@@ -116,7 +117,7 @@ async def stream_reply(step: Step, ports: Ports) -> ModelReply:
         async with aclosing(call.events()) as answer:
             async for event in answer:
                 reply.add(event)
-                for client_event in events.from_model(event, ports.model.slug):
+                for client_event in stream_events(event, ports.model.slug):
                     ports.events.publish(client_event)
         return reply.build()
     except BaseException:

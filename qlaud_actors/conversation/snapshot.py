@@ -12,6 +12,7 @@ from qlaud_actors.conversation.history import as_blocks
 from qlaud_actors.conversation.model import StepRecord, StoredMessage, ToolCallRecord, Turn
 from qlaud_actors.db.pool import Rows
 from qlaud_actors.providers.model import Block
+from qlaud_actors.providers.to_anthropic import wire_usage
 from qlaud_actors.usage import Usage
 
 
@@ -78,7 +79,7 @@ def _usage(steps: Iterable[StepRecord]) -> dict[str, int]:
     total = Usage()
     for step in steps:
         total += Usage(step.input_tokens, step.output_tokens, step.cache_read_tokens, step.cache_write_tokens)
-    return events.wire_usage(total)
+    return wire_usage(total)
 
 
 def _message_events(step: StepRecord, message: StoredMessage) -> list[Event]:

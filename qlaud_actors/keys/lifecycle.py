@@ -3,13 +3,17 @@
 import uuid
 from dataclasses import dataclass
 
+from qlaud_actors.billing import meter
 from qlaud_actors.db.pool import Connection, Pool, Rows
 from qlaud_actors.errors import Conflict, InvalidKey, NotFound
 from qlaud_actors.ids import new_key_secret, new_uuid
 from qlaud_actors.keys.model import (
     BOOTSTRAP_ACCOUNT,
     SECRET_PATTERN,
+    UNLIMITED,
     ApiKey,
+    CapPeriod,
+    KeyLimits,
     Scope,
     ThreadAccess,
     hash_of,
@@ -28,16 +32,23 @@ class NewKey:
     name: str
     scope: Scope = "standard"
     limit_nanos: int | None = None
+    cap_period: CapPeriod = "lifetime"
     end_user_id: str | None = None
     thread_access: ThreadAccess = "own"
+    limits: KeyLimits = UNLIMITED
 
 
 async def mint(pool: Pool, account_id: uuid.UUID, new: NewKey) -> tuple[ApiKey, Secret]:
     """A new key and its secret, which is nowhere else: only its hash is stored."""
-    secret = new_key_secret()
     async with pool.acquire() as connection, connection.transaction():
-        key_id = await _insert(connection, account_id, new, secret, is_master=False)
-    return await get_key(pool, account_id, key_id), Secret(secret)
+        return await mint_within(connection, account_id, new)
+
+
+async def mint_within(connection: Connection, account_id: uuid.UUID, new: NewKey) -> tuple[ApiKey, Secret]:
+    """As `mint`, in the caller's transaction."""
+    secret = new_key_secret()
+    key_id = await _insert(connection, account_id, new, secret, is_master=False)
+    return await get_key(connection, account_id, key_id), Secret(secret)
 
 
 async def verify(pool: Pool, secret: str) -> ApiKey:
@@ -50,6 +61,8 @@ async def verify(pool: Pool, secret: str) -> ApiKey:
     row = await pool.fetchrow(QUERIES.key_by_hash, hash_of(secret))
     if row is None:
         raise InvalidKey
+    if row["expired"]:
+        raise InvalidKey("This API key has expired.")
     if row["stale"]:
         await pool.execute(QUERIES.touch_key, row["id"])
     return key_from(row)
@@ -78,12 +91,60 @@ async def set_limit(rows: Rows, key: ApiKey, limit_nanos: int | None) -> None:
     await rows.execute(QUERIES.set_limit, key.id, limit_nanos)
 
 
+async def set_cap_period(rows: Rows, key: ApiKey, period: CapPeriod) -> None:
+    """Another period for the cap; what this key used in the present one counts as spent."""
+    await rows.execute(QUERIES.set_cap_period, key.id, period)
+
+
+async def set_limits(rows: Rows, key_id: uuid.UUID, limits: KeyLimits) -> None:
+    """Another pace, other models, another end; they count from the next request on."""
+    await rows.execute(
+        QUERIES.set_limits,
+        key_id,
+        limits.rpm,
+        limits.tpm,
+        limits.max_concurrent,
+        limits.allowed_models,
+        limits.expires_at_ms,
+    )
+
+
+def precheck(key: ApiKey) -> None:
+    """Refuse at once what cannot succeed. Raises SpendCapReached, WalletEmpty."""
+    meter.precheck(
+        key.limit_nanos,
+        key.spent_nanos,
+        key.held_nanos,
+        resets_at_ms=key.resets_at_ms,
+        wallet_nanos=key.wallet_nanos,
+    )
+
+
 async def revoke(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID, by: ApiKey) -> None:
     """End a key for good. Raises NotFound (also when it is revoked), Conflict for the master key."""
     if key_id == by.id and by.is_master:
         raise Conflict("The master key cannot revoke itself: set another QLAUD_MASTER_KEY instead.")
     if await rows.fetchval(QUERIES.revoke_key, key_id, account_id) is None:
         raise NotFound("There is no such key, or it is revoked.")
+
+
+async def rotate(pool: Pool, key: ApiKey, grace_seconds: float) -> tuple[Secret, int]:
+    """Another secret for the same key, and until when (ms since the epoch) the present one works too.
+
+    The key keeps its id, budget, usage and threads. A secret that was replaced earlier and still works
+    ends now, so that two are alive at most. Raises Conflict for the master key, NotFound when revoked.
+    """
+    if key.is_master:
+        raise Conflict("The master key's secret is QLAUD_MASTER_KEY: set another one there.")
+    secret = new_key_secret()
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(QUERIES.lock_key, key.id) is None:
+            raise NotFound("There is no such key, or it is revoked.")
+        await connection.execute(QUERIES.end_replaced_secrets, key.id)
+        ends_at_ms = await connection.fetchval(QUERIES.replace_secret, key.id, grace_seconds)
+        await connection.execute(QUERIES.insert_secret, hash_of(secret), key.id)
+        await connection.execute(QUERIES.set_prefix, key.id, prefix_of(secret))
+    return Secret(secret), ends_at_ms
 
 
 async def ensure_master_key(pool: Pool, secret: Secret) -> None:
@@ -109,11 +170,12 @@ async def _insert(
         account_id,
         new.name,
         new.scope,
-        hash_of(secret),
         prefix_of(secret),
         new.end_user_id,
         new.thread_access,
         is_master,
     )
-    await connection.execute(QUERIES.insert_budget, key_id, new.limit_nanos)
+    await connection.execute(QUERIES.insert_secret, hash_of(secret), key_id)
+    await set_limits(connection, key_id, new.limits)
+    await connection.execute(QUERIES.insert_budget, key_id, new.limit_nanos, new.cap_period)
     return key_id

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 Scope: TypeAlias = Literal["standard", "admin"]
 ThreadAccess: TypeAlias = Literal["own", "account"]
+CapPeriod: TypeAlias = Literal["lifetime", "day", "week", "month"]
+"""Calendar periods in UTC; a week begins on Monday."""
 
 SECRET_PATTERN = re.compile(r"^qlk_(live|test)_[0-9a-f]{64}$")
 
@@ -16,8 +18,39 @@ BOOTSTRAP_ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What a key may do beside spending; None is no limit."""
+
+    rpm: int | None = None
+    """Requests per minute."""
+    tpm: int | None = None
+    """Tokens per minute, in and out."""
+    max_concurrent: int | None = None
+    """Requests at the same time."""
+    allowed_models: tuple[str, ...] | None = None
+    """Slugs as the catalogue spells them."""
+    expires_at_ms: int | None = None
+
+    @property
+    def paced(self) -> bool:
+        """Whether anything has to be counted."""
+        return (self.rpm, self.tpm, self.max_concurrent) != (None, None, None)
+
+    def allows(self, slug: str) -> bool:
+        """Whether the key may use the model of this slug."""
+        return self.allowed_models is None or slug in self.allowed_models
+
+
+UNLIMITED = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key with its budget. Times in ms since the epoch, money in nano-USD."""
+    """A key with its budget. Times in ms since the epoch, money in nano-USD.
+
+    `spent` and `held` are of the present period, which ends at `resets_at`. `wallet` is what the
+    account has if it is prepaid.
+    """
 
     id: uuid.UUID
     account_id: uuid.UUID
@@ -31,8 +64,12 @@ class ApiKey:
     last_used_at_ms: int | None
     revoked: bool
     limit_nanos: int | None
+    cap_period: CapPeriod
     spent_nanos: int
     held_nanos: int
+    resets_at_ms: int | None
+    wallet_nanos: int | None
+    limits: KeyLimits = UNLIMITED
 
 
 def hash_of(secret: str) -> bytes:

@@ -30,6 +30,8 @@ MAX_TEMPERATURE = 1.0
 class AnthropicWire:
     """Translates for `POST /v1/messages` below a bare host."""
 
+    path = "/v1/messages"
+
     def encode(self, request: ModelRequest, model: Model) -> WireRequest:
         """The streaming HTTP request for a neutral request."""
         names = ToolNames.for_request(request)
@@ -58,7 +60,7 @@ class AnthropicWire:
                 }
                 for tool in request.tools
             ]
-        return WireRequest("/v1/messages", headers, body)
+        return WireRequest(self.path, headers, body)
 
     def decoder(self, request: ModelRequest, model: Model) -> "AnthropicDecoder":
         """A fresh decoder for the answer to that request."""
@@ -67,6 +69,10 @@ class AnthropicWire:
     def error(self, status: int, headers: dict[str, str], body: bytes) -> ProviderError:
         """The error that a non-2xx answer means; header names are lower case."""
         return failure.from_response(status, headers, body)
+
+    def usage(self, figures: Any) -> Usage | None:
+        """The usage object of an answer in one body; None when there is none."""
+        return read_usage(figures) if figures else None
 
 
 def _fitting(params: dict[str, Any], request: ModelRequest, names: ToolNames) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from qlaud_actors.providers.model import Model
 from qlaud_actors.providers.names import legal
@@ -19,6 +20,8 @@ class Dialect:
     """Else it reports usage unasked and refuses to be asked."""
     fixed_sampling: bool = False
     """Its reasoning models refuse any temperature and top_p but their default."""
+    resells: bool = False
+    """It picks a host of its own for each call and must be told how much one may cost."""
     call_id_length: int | None = None
     """The exact length of a tool call's id, letters and digits only; else at most 40 of any."""
 
@@ -32,6 +35,9 @@ class Dialect:
         return hashlib.sha256(tool_use_id.encode()).hexdigest()[:length]
 
 
+PICOS_PER_USD = 1_000_000
+"""Pico-USD per token that are one dollar per million tokens."""
+
 MAX_CALL_ID = 40
 """OpenAI's limit; ids of other vendors can be longer."""
 
@@ -40,9 +46,20 @@ _OPENAI = Dialect(limit_field="max_completion_tokens", fixed_sampling=True)
 _DIALECTS = {
     "openai": _OPENAI,
     "azure": _OPENAI,
+    # openrouter.ai/docs, "Provider Routing": `provider.max_price`, in dollars per million tokens.
+    "openrouter": Dialect(resells=True),
     # 422 `extra_forbidden` for stream_options, 400 for other ids: avante.nvim 2347, opencode 1680.
     "mistral": Dialect(takes_stream_options=False, call_id_length=9),
 }
+
+
+def price_limit(model: Model) -> dict[str, Any]:
+    """The fields that keep a reseller from hosts dearer than the catalogue says; none for others."""
+    if not dialect_of(model).resells:
+        return {}
+    rates = model.price.dearest(model.context_window)
+    dollars = {"prompt": rates.input / PICOS_PER_USD, "completion": rates.output / PICOS_PER_USD}
+    return {"provider": {"max_price": dollars}}
 
 
 def dialect_of(model: Model) -> Dialect:

@@ -124,7 +124,7 @@ class Provider:
     image_tokens: int = 5_000
     """The most that one image of any size is billed as, in input tokens."""
     on_request: bool = False
-    """Offered only when its base URL is set: a provider that nobody gets by accident."""
+    """Offered only when it is given a base URL: a provider that nobody gets by accident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +149,5 @@ class Model:
     task: str = "text-generation"
     image_tokens: int | None = None
     """The most that one image is billed as, where this model differs from its provider."""
+    fallbacks: tuple[str, ...] = ()
+    """Slugs of models to ask when no host of this one answers."""

@@ -7,13 +7,16 @@ from qlaud_actors.providers import failure
 from qlaud_actors.providers.model import Model, ModelRequest
 from qlaud_actors.providers.names import ToolNames
 from qlaud_actors.providers.openai_messages import encode_messages
-from qlaud_actors.providers.openai_stream import OpenAIDecoder
+from qlaud_actors.providers.openai_stream import OpenAIDecoder, read_usage
 from qlaud_actors.providers.params import openai_params
 from qlaud_actors.providers.wire import WireRequest
+from qlaud_actors.usage import Usage
 
 
 class OpenAIWire:
     """Translates for `POST /chat/completions` below a base URL that ends in its version."""
+
+    path = "/chat/completions"
 
     def encode(self, request: ModelRequest, model: Model) -> WireRequest:
         """The streaming HTTP request for a neutral request."""
@@ -24,7 +27,7 @@ class OpenAIWire:
             "messages": encode_messages(request, model, names),
             "stream": True,
         }
-        return WireRequest("/chat/completions", {}, body)
+        return WireRequest(self.path, {}, body)
 
     def decoder(self, request: ModelRequest, model: Model) -> OpenAIDecoder:
         """A fresh decoder for the answer to that request."""
@@ -33,6 +36,10 @@ class OpenAIWire:
     def error(self, status: int, headers: dict[str, str], body: bytes) -> ProviderError:
         """The error that a non-2xx answer means; header names are lower case."""
         return failure.from_response(status, headers, body)
+
+    def usage(self, figures: Any) -> Usage | None:
+        """The usage object of an answer in one body; None when there is none."""
+        return read_usage(figures) if figures else None
 
 
 def _call_ids(request: ModelRequest) -> frozenset[str]:

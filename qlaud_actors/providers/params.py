@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qlaud_actors.providers.dialects import dialect_of
+from qlaud_actors.providers.dialects import dialect_of, price_limit
 from qlaud_actors.providers.model import Model, ModelRequest
 from qlaud_actors.providers.names import ToolNames
 
@@ -67,6 +67,7 @@ def openai_params(request: ModelRequest, model: Model, names: ToolNames) -> dict
         **_format(params),
         **(_tools(request, names) if request.tools else {}),
         **{name: value for name, value in params.items() if name in OPENAI_ONLY},
+        **price_limit(model),
     }
 
 

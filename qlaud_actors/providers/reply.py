@@ -58,12 +58,10 @@ class _Growing:
             case "citations_delta":
                 self.block["citations"] = [*(self.block.get("citations") or []), delta.get("citation")]
                 return 0
-        size = 0
         for name, value in delta.items():
             if name != "type" and isinstance(value, str):
                 self.pieces.setdefault(name, []).append(value)
-                size += 0 if name == "signature" else len(value)
-        return size
+        return _written(delta)
 
     def build(self) -> Block:
         """The block as far as it has come."""
@@ -115,6 +113,24 @@ class ReplyBuilder:
             if growing.stopped or growing.block.get("type") in ("text", "thinking")
         ]
         return PartialReply(self._message_id, content, self._output_chars)
+
+
+def characters(event: ModelEvent) -> int:
+    """How much the model wrote with one event, thinking and tool inputs included."""
+    match event:
+        case BlockStarted(_, block):
+            return len(block.get("text") or "") + len(block.get("thinking") or "")
+        case BlockDelta(_, delta):
+            return _written(delta)
+    return 0
+
+
+def _written(delta: Block) -> int:
+    return sum(
+        len(value)
+        for name, value in delta.items()
+        if name not in ("type", "signature") and isinstance(value, str)
+    )
 
 
 def parse_input(text: str) -> dict[str, Any]:

@@ -52,6 +52,9 @@ class StreamDecoder(Protocol):
 class Wire(Protocol):
     """One vendor family's wire."""
 
+    path: str
+    """Of its completions, below the base URL."""
+
     def encode(self, request: ModelRequest, model: Model) -> WireRequest:
         """The streaming HTTP request for a neutral request."""
 
@@ -60,3 +63,6 @@ class Wire(Protocol):
 
     def error(self, status: int, headers: dict[str, str], body: bytes) -> ProviderError:
         """The error that a non-2xx answer means; header names are lower case."""
+
+    def usage(self, figures: Any) -> Usage | None:
+        """The usage object of an answer in one body; None when there is none."""

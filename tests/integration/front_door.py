@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from api.app import make_app
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_key_secret
 from qlaud_actors.keys import lifecycle
+from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.settings import Secret, Settings
 
 
@@ -40,12 +41,17 @@ class Door:
 
 @contextlib.asynccontextmanager
 async def front_door(
-    pool: Pool, *extra: web.RouteDef, max_body_bytes: int = 64 * 1024, **services: Any
+    pool: Pool,
+    *extra: web.RouteDef,
+    max_body_bytes: int = 64 * 1024,
+    settings: Settings | None = None,
+    **services: Any,
 ) -> AsyncIterator[Door]:
     """Serve the real application, with further routes if a test wants some."""
     secret = new_key_secret()
     await lifecycle.ensure_master_key(pool, Secret(secret))
-    settings = Settings(master_key=Secret(secret), max_body_bytes=max_body_bytes)
+    settings = replace(settings or Settings(), master_key=Secret(secret), max_body_bytes=max_body_bytes)
+    services.setdefault("catalog", Catalog.load({}))
     app = make_app(SimpleNamespace(pool=pool, settings=settings, **services))  # type: ignore[arg-type]
     app.add_routes(extra)
     async with TestClient(TestServer(app)) as client:

@@ -67,7 +67,7 @@ async def running_provider() -> AsyncIterator[Provider]:
     """A provider that listens on a free port until the end."""
     double = Provider()
     app = web.Application(client_max_size=2**26)
-    app.router.add_post("/v1/messages", double.handle)
+    app.router.add_post("/{path:.+}", double.handle)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

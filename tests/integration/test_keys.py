@@ -26,7 +26,7 @@ async def test_a_minted_key_is_verified_with_its_budget(pool: Pool) -> None:
     )
     assert (key.limit_nanos, key.spent_nanos, key.held_nanos, key.revoked) == (2_500_000_000, 0, 0, False)
     assert (await lifecycle.verify(pool, secret.reveal())).id == key.id
-    stored = await pool.fetchval("SELECT string_agg(k::text, '') FROM keys k")
+    stored = await pool.fetchval("SELECT string_agg(k::text || s::text, '') FROM keys k, key_secrets s")
     assert secret.reveal() not in stored
     assert secret.reveal()[13:-4] not in stored
     assert hash_of(secret.reveal()).hex() in stored

@@ -21,11 +21,9 @@ async def key_id(pool: Pool) -> uuid.UUID:
     """A standard key without a cap."""
     key = new_uuid()
     await pool.execute(
-        "INSERT INTO keys (id, account_id, name, scope, hash, prefix)"
-        " VALUES ($1, $2, 'k', 'standard', $3, 'p')",
+        "INSERT INTO keys (id, account_id, name, scope, prefix) VALUES ($1, $2, 'k', 'standard', 'p')",
         key,
         ACCOUNT,
-        key.bytes,
     )
     await pool.execute("INSERT INTO budgets (key_id) VALUES ($1)", key)
     return key

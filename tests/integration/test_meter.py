@@ -23,11 +23,9 @@ ALWAYS = Span(0, 4_102_444_800_000)
 async def new_key(pool: Pool, limit_nanos: int | None) -> uuid.UUID:
     key = new_uuid()
     await pool.execute(
-        "INSERT INTO keys (id, account_id, name, scope, hash, prefix)"
-        " VALUES ($1, $2, 'k', 'standard', $3, 'p')",
+        "INSERT INTO keys (id, account_id, name, scope, prefix) VALUES ($1, $2, 'k', 'standard', 'p')",
         key,
         ACCOUNT,
-        key.bytes,
     )
     await pool.execute("INSERT INTO budgets (key_id, limit_nanos) VALUES ($1, $2)", key, limit_nanos)
     return key

@@ -22,11 +22,11 @@ def recorded() -> Callable[[str], bytes]:
 def model() -> Callable[..., Model]:
     """Make a model of a provider with capabilities."""
 
-    def make(provider: str = "openai", *capabilities: str) -> Model:
+    def make(provider: str = "openai", *capabilities: str, upstream: str = "upstream-1") -> Model:
         wire = "anthropic" if provider == "anthropic" else "openai"
         host = Provider(provider, provider, wire, "http://127.0.0.1", "authorization", "KEY", "URL")
         price = Price(Rates(1, 2, 1, 1, 1), (), "test@2026-11-24")
-        return Model("slug", "upstream-1", "Name", host, 100_000, 8_000, capabilities, price, "", "")
+        return Model("slug", upstream, "Name", host, 100_000, 8_000, capabilities, price, "", "")
 
     return make
 

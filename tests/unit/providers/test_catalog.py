@@ -1,12 +1,14 @@
 """The catalogue of providers and models, and what is refused in it."""
 
 import re
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from qlaud_actors.errors import UnknownModel
 from qlaud_actors.providers.catalog import Catalog, CatalogError, packaged, parse
-from qlaud_actors.usage import Rates
+from qlaud_actors.usage import Rates, Usage, WorstCase
 
 GOOD = """
 slug = "acme"
@@ -110,7 +112,7 @@ def test_a_bad_file_is_refused_in_words(old: str, new: str, words: str) -> None:
     ("second", "words"),
     [
         (GOOD.replace("acme-1", "other").replace("acme-latest", "other-2"), "provider acme is already in a"),
-        (GOOD.replace('"acme"', '"else"').replace("acme-latest", "x"), "model acme-1 is already in a"),
+        (GOOD.replace('"acme"', '"else"').replace("acme-1", "ACME-1"), "model ACME-1 is already in a"),
         (
             GOOD.replace('"acme"', '"else"').replace("acme-1", "ACME-LATEST"),
             "model ACME-LATEST is already in a",
@@ -118,9 +120,117 @@ def test_a_bad_file_is_refused_in_words(old: str, new: str, words: str) -> None:
     ],
 )
 def test_names_are_unique_across_files(second: str, words: str) -> None:
-    """Two files may share neither a provider nor a model's slug or alias, in any case of letters."""
+    """Two files may not share a provider, nor may one name stand for two models, in any case of letters."""
     with pytest.raises(CatalogError, match=rf"^b\.toml: {re.escape(words)}"):
         Catalog.load({}, {"a.toml": GOOD, "b.toml": second})
+
+
+def hosts(directory: Path, own: str, *also: str) -> Catalog:
+    """The catalogue of GOOD and of an operator's folder with these files."""
+    for number, text in enumerate((own, *also)):
+        (directory / f"{number}.toml").write_text(text)
+    return Catalog.load({"ACME_API_KEY": "k"}, {"acme.toml": GOOD}, directory)
+
+
+RIVAL = (
+    GOOD.replace('"acme"', '"rival"')
+    .replace('"Acme"', '"Rival"')
+    .replace("ACME_", "RIVAL_")
+    .replace("acme-latest", "rival/acme-1")
+)
+
+
+def test_a_model_in_two_files_has_two_hosts() -> None:
+    """The configured host comes first, then the cheaper, then the author's own; each keeps its price."""
+    cheap = RIVAL.replace("output = 5_000_000", "output = 4_000_000")
+    sources = {"acme.toml": GOOD, "rival.toml": cheap}
+    catalog = Catalog.load({"ACME_API_KEY": "k", "RIVAL_API_KEY": "k"}, sources)
+    assert [m.provider.slug for m in catalog.hosts("rival/acme-1")] == ["rival", "acme"]
+    assert catalog.resolve("acme-latest").price.version == "rival/acme-1@2026-11-01"
+    assert Catalog.load({"ACME_API_KEY": "k"}, sources).resolve("acme-1").provider.slug == "acme"
+    (offered,) = catalog.models()
+    assert offered.provider.slug == "rival"
+    equal = RIVAL.replace("source", 'author = "Acme"\nsource')
+    first = Catalog.load({}, {"a.toml": equal, "b.toml": GOOD}).resolve("acme-1")
+    assert first.provider.slug == "acme"
+
+
+def test_a_file_of_the_operator_changes_what_it_names(tmp_path: Path) -> None:
+    """Fields and models that it leaves out stay; what it changes is logged; http is its right."""
+    own = """
+        slug = "acme"
+        base_url = "http://10.0.0.5/v1"
+        [[models]]
+        slug = "acme-1"
+        price = { input = 7, output = 8 }
+        source = "our contract"
+        checked = 2026-11-24
+        """
+    new = RIVAL.replace("acme-1", "rival-1").replace("https", "http", 1).replace("rival/rival-1", "r-1")
+    with capture_logs() as logs:
+        catalog = hosts(tmp_path, own, new)
+    model = catalog.resolve("acme-latest")
+    assert (model.price.rates.input, model.price.version) == (7, "acme/acme-1@2026-11-24")
+    assert (model.context_window, model.display_name) == (100_000, "Acme 1")
+    assert model.provider.base_url == "http://10.0.0.5/v1"
+    assert catalog.resolve("rival-1").provider.slug == "rival"
+    told = [(line["provider"], line["over"], line["models"]) for line in logs]
+    assert told == [("acme", "acme.toml", ["acme-1"]), ("rival", None, ["rival-1"])]
+
+
+def test_a_self_hosted_server_is_a_url_and_a_file(tmp_path: Path) -> None:
+    """Whoever names models for it gets them, without a key, where the file or the environment says."""
+    row = GOOD[GOOD.index("[[models]]") :].replace("acme-1", "llama").replace("1_000_000", "0")
+    (tmp_path / "mine.toml").write_text(f'slug = "selfhosted"\n{row}')
+    url = "http://127.0.0.1:11434/v1"
+    model = Catalog.load({"SELFHOSTED_BASE_URL": url}, None, tmp_path).resolve("llama")
+    assert (model.provider.base_url, model.price.rates.input) == (url, 0)
+    assert "llama" not in {m.slug for m in Catalog.load({}, None, tmp_path).models()}
+    (tmp_path / "mine.toml").write_text(f'slug = "selfhosted"\nbase_url = "{url}"\n{row}')
+    catalog = Catalog.load({}, None, tmp_path)
+    assert catalog.configured(catalog.resolve("llama").provider)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("slug =", "Invalid value"),
+        ('slug = "new"', "missing required field"),
+        ('slug = "acme"\ncolour = 1', "unknown field `colour`"),
+        ('slug = "acme"\n[[models]]\nslug = "acme-1"\nprice = {input = 1, output = 1}', "`source`"),
+        ('slug = "acme"\n[[models]]\nslug = "acme-1"\nfallbacks = ["nope"]', "no model nope"),
+        ('slug = "acme"\nmodels = 3', "models"),
+    ],
+)
+def test_a_bad_file_of_the_operator_is_named(tmp_path: Path, own: str, words: str) -> None:
+    """A mistake there stops the start as well, with its path; a price without its source is one."""
+    with pytest.raises(CatalogError, match=f"0.toml: .*{re.escape(words)}"):
+        hosts(tmp_path, own)
+
+
+def test_a_call_may_have_a_price_of_its_own() -> None:
+    """A fee per call is in the hold, in the charge, and in what the money affords."""
+    fee = Catalog.load({}, {"a.toml": GOOD.replace("source =", "per_call = 1_000_000_000\nsource =")})
+    price = fee.resolve("acme-1").price
+    assert price.cost_picos(Usage(input=1, output=1)) == 1_006_000_000
+    worst = WorstCase(price, 1, 1, 0)
+    assert worst.nanos() == 1_006_000
+    assert worst.with_max_tokens(9).affordable_tokens(1_006_000) == 1
+    assert worst.affordable_tokens(1_000_000) == 0
+
+
+def test_azure_costs_what_openai_costs() -> None:
+    """Both have the same models at the same price; whoever names a resource of theirs gets them there."""
+    catalog = Catalog.load({"AZURE_OPENAI_BASE_URL": "https://r.openai.azure.com/openai/v1"})
+    for model in catalog.models():
+        by = {host.provider.slug: host for host in catalog.hosts(model.slug)}
+        if "azure" in by:
+            assert (by["azure"].price.rates, by["azure"].price.tiers) == (
+                by["openai"].price.rates,
+                by["openai"].price.tiers,
+            )
+    assert catalog.resolve("gpt-5.4").provider.slug == "azure"
+    assert "azure" not in {host.provider.slug for host in Catalog.load({}).hosts("gpt-5.4")}
 
 
 def test_omitted_buckets_cost_what_the_next_dearer_one_costs() -> None:

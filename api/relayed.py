@@ -1,0 +1,53 @@
+"""Writes a relayed answer to its client: as it comes, or in one body."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from api.context import REQUEST_ID, caller, services
+from api.errors import error_frame
+from api.sse import HEADERS, HEARTBEAT
+from qlaud_actors import metrics
+from qlaud_actors.errors import QlaudError
+from qlaud_actors.gateway.asks import Ask
+from qlaud_actors.gateway.relay import Carriage
+
+
+async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
+    """Carry a request to its provider and answer it.
+
+    What goes wrong before the first byte is a plain HTTP error, also for a stream. A client that leaves
+    ends nothing but its own response.
+    """
+    hub = services(request)
+    carriage = hub.relay.start(caller(request), ask)
+    chunks = carriage.chunks(hub.settings.heartbeat_seconds)
+    try:
+        if ask.stream:
+            return await _stream(request, carriage, chunks)
+        body = b"".join([chunk async for chunk in chunks if chunk])
+        return web.Response(body=body, content_type="application/json", headers=carriage.headers())
+    finally:
+        carriage.leave()
+
+
+async def _stream(
+    request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None]
+) -> web.StreamResponse:
+    first = await anext(chunks, b"")
+    response = web.StreamResponse(headers={**HEADERS, **carriage.headers()})
+    metrics.STREAMS_OPEN.inc()
+    try:
+        with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
+            try:
+                await response.write(HEARTBEAT if first is None else first)
+                async for chunk in chunks:
+                    await response.write(HEARTBEAT if chunk is None else chunk)
+            except QlaudError as error:
+                await response.write(error_frame(error, request.path, request[REQUEST_ID]))
+            await response.write_eof()
+    finally:
+        metrics.STREAMS_OPEN.dec()
+    return response

@@ -1,0 +1,1 @@
+"""The relay: compatible endpoints, metered, inside the API process."""

@@ -1,0 +1,132 @@
+"""Carries requests to providers and answers back. Each is a task of the service, not of its client:
+a client that leaves, or a handler that is cancelled, never loses a settlement.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from qlaud_actors.errors import ProviderUnavailable, QlaudError, ServiceUnavailable
+from qlaud_actors.gateway.admission import Admission, Answer, Ticket
+from qlaud_actors.gateway.asks import Ask
+from qlaud_actors.gateway.pipe import Pipe
+from qlaud_actors.keys.model import ApiKey
+from qlaud_actors.log import get_logger
+from qlaud_actors.money import nanos_to_micros
+
+DETACHED_SECONDS = 600.0
+"""How long a provider is still read for a client that has left."""
+
+CLOSING_SECONDS = 5.0
+"""How long answers on their way are waited for when the process ends; then what they cost is estimated."""
+
+logger = get_logger(__name__)
+
+
+class Carriage:
+    """One request on its way, as its handler sees it."""
+
+    def __init__(self, key: ApiKey, ask: Ask) -> None:
+        self.key = key
+        self.ask = ask
+        self.ticket: Ticket | None = None
+        self.pipe = Pipe(self._detach)
+        self._deadline: asyncio.Timeout | None = None
+
+    def chunks(self, silence: float) -> AsyncIterator[bytes | None]:
+        """The answer's bytes; None after so many seconds of silence. Raises QlaudError.
+
+        Everything is settled before the last bytes are given.
+        """
+        return self.pipe.read(silence)
+
+    def leave(self) -> None:
+        """The client reads no more; the provider is still read, and billed."""
+        self.pipe.leave()
+
+    def headers(self) -> dict[str, str]:
+        """What is told beside the answer, as far as it is known by now."""
+        if self.ticket is None:
+            return {}
+        headers = {"x-qlaud-resolved-model": self.ticket.model.slug}
+        if (remaining := self.ticket.remaining_nanos) is not None:
+            headers["x-qlaud-budget-remaining-micros"] = str(remaining // 1_000)
+        if not self.ask.stream:
+            headers["x-qlaud-cost-micros"] = str(nanos_to_micros(self.ticket.charged_nanos))
+        return headers
+
+    async def pass_on(self, ticket: Ticket, answer: Answer) -> None:
+        """Read the provider to its end; the last bytes leave when their bill is written."""
+        try:
+            async with asyncio.timeout(DETACHED_SECONDS if self.pipe.left else None) as self._deadline:
+                async with aclosing(answer.events()) as pieces:
+                    async for piece in pieces:
+                        if answer.ended:
+                            await ticket.settle(answer.billable(), 200)
+                        await self.pipe.put(piece)
+        finally:
+            self._deadline = None
+
+    def _detach(self) -> None:
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + DETACHED_SECONDS)
+
+
+class Relay:
+    """Owns what is on its way; one for each process."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def start(self, key: ApiKey, ask: Ask) -> Carriage:
+        """Carry a request. Raises ServiceUnavailable while the process ends."""
+        if self._closing:
+            raise ServiceUnavailable
+        carriage = Carriage(key, ask)
+        task = asyncio.create_task(self._carry(carriage))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return carriage
+
+    async def close(self) -> None:
+        """Wait a while for what is on its way, then break it off; all of it is settled."""
+        self._closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+
+    async def _carry(self, carriage: Carriage) -> None:
+        error: QlaudError | None = None
+        try:
+            ticket = carriage.ticket = await self.admission.admit(carriage.key, carriage.ask)
+            error = await self._answer(carriage, ticket)
+        except Exception as failure:  # noqa: BLE001 - told to the reader, who knows what to do with it
+            carriage.pipe.close(failure)
+        else:
+            carriage.pipe.close(error)
+
+    async def _answer(self, carriage: Carriage, ticket: Ticket) -> QlaudError | None:
+        """Carry an admitted request to its settlement; the error that its reader has to hear."""
+        error: QlaudError | None = None
+        answer: Answer | None = None
+        try:
+            answer = ticket.open()
+            await carriage.pass_on(ticket, answer)
+        except QlaudError as failure:
+            error = failure
+        except TimeoutError:
+            error = ProviderUnavailable("The answer took too long after its reader had left.")
+        except asyncio.CancelledError:
+            error = ServiceUnavailable("The service is restarting; try again shortly.")
+        except Exception:
+            logger.exception("relay_failed", model=ticket.model.slug)
+            error = QlaudError()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticket.settle(answer.billable() if answer else None, error.status if error else 200)
+        return error

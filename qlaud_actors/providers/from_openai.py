@@ -1,0 +1,176 @@
+"""A Chat Completions request → the neutral form. Pure.
+
+`neutral` translates for a model of another wire and refuses what cannot be said there; `measured` is
+only for finding the bound of a request that passes through as it is.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.providers.model import Block, Message, Model, ModelRequest, Role, ToolSpec
+from qlaud_actors.providers.openai_choices import params_of, tools_of
+from qlaud_actors.providers.reply import parse_input
+
+JSON_ONLY = "Answer with one JSON object and nothing else."
+
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
+_KNOWN = frozenset({"model", "messages", "stream", "stream_options", "tools", "functions"})
+
+Count = Annotated[int, Meta(ge=1, le=10_000_000)]
+
+
+class ChatBody(msgspec.Struct):
+    """What the relay itself reads of a request; the rest passes through."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    messages: Annotated[list[Block], Meta(min_length=1)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stream: bool | None = None
+    stream_options: Block | None = None
+    tools: list[Block] | None = None
+    functions: list[Block] | None = None
+
+
+def measured(read: ChatBody, body: Mapping[str, Any], max_tokens: int) -> ModelRequest:
+    """The request with everything that it can cost, in no more order than that needs."""
+    tools = [*(read.tools or ()), *(read.functions or ())]
+    return ModelRequest(
+        model=read.model,
+        messages=tuple(Message("user", _counted(message)) for message in read.messages),
+        max_tokens=max_tokens,
+        tools=tuple(ToolSpec("", "", {}, tool) for tool in tools),
+        params={name: value for name, value in body.items() if name not in _KNOWN},
+    )
+
+
+def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: int) -> ModelRequest:
+    """The request as a model of another wire can be asked. Raises InvalidRequest."""
+    if (read.n or 1) > 1:
+        raise InvalidRequest("`n` must be 1 for this model.")
+    if read.functions:
+        raise InvalidRequest("`functions` are not known to this model: use `tools`.")
+    system, messages = _conversation(read.messages)
+    if (body.get("response_format") or {}) == {"type": "json_object"}:
+        system.append(JSON_ONLY)
+    return ModelRequest(
+        model=read.model,
+        messages=messages,
+        max_tokens=max_tokens,
+        system="\n\n".join(system) or None,
+        tools=tools_of(read.tools or []),
+        params=params_of(body, model, bool(read.tools)),
+    )
+
+
+def _counted(message: Block) -> list[Block]:
+    """A message's parts as blocks that `bound` knows, and its other fields as one more."""
+    content = message.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    fields = {name: value for name, value in message.items() if name != "content"}
+    known = [_counted_part(part) for part in parts] if isinstance(parts, list) else [{"content": parts}]
+    return [{"type": "fields", "fields": fields}, *known]
+
+
+def _counted_part(part: Any) -> Block:
+    match part:
+        case {"type": "image_url"}:
+            return {"type": "image"}
+        case {"type": "file", "file": {"file_data": str(data)}}:
+            return {"type": "document", "source": {"data": data}}
+        case {"type": "file"}:
+            return {"type": "document"}
+        case dict():
+            return part
+    return {"type": "part", "part": part}
+
+
+def _conversation(messages: list[Block]) -> tuple[list[str], tuple[Message, ...]]:
+    """System texts apart; the others with one message per change of role, as Anthropic wants them."""
+    system: list[str] = []
+    told: list[Message] = []
+    for number, message in enumerate(messages):
+        try:
+            role, blocks = _read(message)
+        except (KeyError, TypeError, AttributeError):
+            raise InvalidRequest(f"`messages[{number}]` cannot be read.") from None
+        if role == "system":
+            system += [block["text"] for block in blocks]
+        elif told and told[-1].role == role and isinstance(told[-1].content, list):
+            told[-1].content.extend(blocks)
+        elif blocks:
+            told.append(Message(role, blocks))
+    return system, tuple(told)
+
+
+def _read(message: Block) -> tuple[Any, list[Block]]:
+    """A message's role, which may also be `system`, and its blocks."""
+    content = message.get("content")
+    match message.get("role"):
+        case "system" | "developer":
+            return "system", _texts(content)
+        case "user":
+            return _as("user"), [block for part in _parts(content) for block in _user_part(part)]
+        case "assistant":
+            return _as("assistant"), _assistant(message)
+        case "tool":
+            result = {
+                "type": "tool_result",
+                "tool_use_id": message["tool_call_id"],
+                "content": _texts(content),
+            }
+            return _as("user"), [result]
+        case role:
+            raise InvalidRequest(f"A message of role {str(role)[:40]!r} is not known to this model.")
+
+
+def _as(role: Role) -> Role:
+    return role
+
+
+def _assistant(message: Block) -> list[Block]:
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    blocks: list[Block] = [{"type": "thinking", "thinking": thought, "signature": ""}] if thought else []
+    blocks += _texts(message.get("content")) or _texts(message.get("refusal"))
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        known = {"type": "tool_use", "id": call["id"], "name": function["name"]}
+        blocks.append({**known, "input": parse_input(function.get("arguments") or "")})
+    return blocks
+
+
+def _parts(content: Any) -> list[Block]:
+    if content is None:
+        return []
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _texts(content: Any) -> list[Block]:
+    """Text blocks of a content that may hold nothing else; empty ones are left out."""
+    pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
+    return [{"type": "text", "text": piece} for piece in pieces if piece]
+
+
+def _user_part(part: Block) -> list[Block]:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return [{"type": "text", "text": text}] if text else []
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return [{"type": "image", "source": _source(url)}]
+        case {"type": "file", "file": {"file_data": str(data)}}:
+            block: Block = {"type": "document", "source": _source(data)}
+            name = part["file"].get("filename")
+            return [{**block, "title": name} if name else block]
+    raise InvalidRequest(f"A part of type {str(part.get('type'))[:40]!r} is not known to this model.")
+
+
+def _source(url: str) -> Block:
+    if found := _DATA_URL.match(url):
+        return {"type": "base64", "media_type": found.group(1), "data": url[found.end() :]}
+    return {"type": "url", "url": url}

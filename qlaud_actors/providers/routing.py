@@ -1,0 +1,44 @@
+"""In which order hosts and models are asked. Pure."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from qlaud_actors.errors import ScopeMissing, UnknownModel
+from qlaud_actors.providers.catalog import Catalog
+from qlaud_actors.providers.model import Model
+
+Hosts = tuple[Model, ...]
+
+
+def candidates(
+    catalog: Catalog,
+    slug: str,
+    healthy: Callable[[Model], bool],
+    fallbacks: Sequence[str] | None = None,
+    allowed: Callable[[str], bool] | None = None,
+) -> Hosts:
+    """Whom to ask for a model, in order: its healthy hosts, cheapest first; then those of its fallbacks,
+    model by model; and whoever is not healthy at the very end.
+
+    `fallbacks` are the caller's own (`models` in a request) and replace the catalogue's. `allowed` tells
+    by slug what the caller's key may use. Only configured hosts are named; when there is none, the best
+    one is, so that the caller hears what is missing. Raises UnknownModel, ScopeMissing.
+    """
+    first = catalog.hosts(slug)
+    if allowed and not allowed(first[0].slug):
+        raise ScopeMissing(f"This key may not use the model {first[0].slug!r}.")
+    if fallbacks is None:
+        others = list(_on_offer(catalog, (other for host in first for other in host.fallbacks)))
+    else:
+        others = [catalog.hosts(other) for other in fallbacks]
+    asked = [first, *(hosts for hosts in others if not allowed or allowed(hosts[0].slug))]
+    found = [host for hosts in asked for host in hosts if catalog.configured(host.provider)]
+    unique = tuple(dict.fromkeys(found)) or first[:1]
+    return tuple(sorted(unique, key=lambda host: not healthy(host)))
+
+
+def _on_offer(catalog: Catalog, slugs: Iterable[str]) -> Iterator[Hosts]:
+    """A model of the catalogue may be offered only on request, and nobody has asked."""
+    for slug in slugs:
+        with contextlib.suppress(UnknownModel):
+            yield catalog.hosts(slug)
