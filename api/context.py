@@ -6,8 +6,8 @@ from qlaud_actors.bootstrap import Services
 from qlaud_actors.keys.model import ApiKey
 
 SERVICES = web.AppKey("services", Services)
-CALLER = "caller"
-REQUEST_ID = "request_id"
+CALLER = web.RequestKey("caller", ApiKey)
+REQUEST_ID = web.RequestKey("request_id", str)
 
 
 def services(request: web.Request) -> Services:
@@ -17,5 +17,4 @@ def services(request: web.Request) -> Services:
 
 def caller(request: web.Request) -> ApiKey:
     """The verified key of this request."""
-    key: ApiKey = request[CALLER]
-    return key
+    return request[CALLER]

@@ -22,7 +22,6 @@ from qlaud_actors.errors import (
 )
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.model import ApiKey
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,8 +103,7 @@ def require_admin(handler: Handler) -> Handler:
     """A route for admin keys only: a standard key is answered with 403."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        key: ApiKey = request[CALLER]
-        if key.scope != "admin":
+        if request[CALLER].scope != "admin":
             raise ScopeMissing("This route needs an admin key.")
         return await handler(request)
 

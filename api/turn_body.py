@@ -15,7 +15,7 @@ MAX_BLOCKS = 1000
 MAX_TOOLS = 128
 BLOCK_TYPES = ("text", "image", "document")
 
-ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./-]+$")]
+ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./-]+\Z")]
 Blocks = Annotated[list[Block], msgspec.Meta(min_length=1, max_length=MAX_BLOCKS)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 

@@ -4,7 +4,7 @@ import msgspec
 from aiohttp import web
 
 from api.bodies import no_nul, path_uuid, query_choice, query_int, query_text, read_json
-from api.context import caller, services
+from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
 from api.turn_body import TurnBody, fingerprint, turn_request
@@ -53,7 +53,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, TurnBody)
     asked = turn_request(body)
     thread = await threads.get(hub.pool, key, thread_id)
-    hub.catalog.resolve(asked.model)
+    hub.caller.check(hub.catalog.resolve(asked.model))
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
     meter.precheck(key.limit_nanos, key.spent_nanos, key.held_nanos)
     new = NewTurn(
@@ -63,7 +63,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         key_id=key.id,
         request=asked,
         content=body.content,
-        request_id=request["request_id"],
+        request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
         idempotency_key=_idempotency_key(request),
     )
@@ -203,8 +203,10 @@ def message_object(message: StoredMessage) -> dict[str, object]:
 
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
-        raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters.")
+    if key is not None and not (1 <= len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise InvalidRequest(
+            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."
+        )
     return key
 
 

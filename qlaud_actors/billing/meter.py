@@ -40,15 +40,15 @@ async def settle(connection: Connection, hold_id: uuid.UUID, charge: Charge) -> 
 
     None when there is nothing to settle: the hold is gone, or the step was metered before.
     """
-    if charge.turn_id and await connection.fetchval(QUERIES.usage_exists, charge.turn_id, charge.step):
-        await release(connection, [hold_id])
-        return None
     picos = charge.price.cost_picos(charge.usage)
     row = await connection.fetchrow(QUERIES.settle_hold, hold_id, charge_nanos(picos, charge.markup_bps))
     assert row is not None
     if row["charged"] is None:
         return None
-    await connection.execute(QUERIES.insert_usage_event, *_usage_columns(charge, picos, row))
+    if await connection.fetchval(QUERIES.insert_usage_event, *_usage_columns(charge, picos, row)) is None:
+        # The step was metered before: this hold comes to no more than if it had been released.
+        await connection.execute(QUERIES.take_back_spend, charge.key_id, row["charged"])
+        return None
     return Settlement(row["charged"], row["overrun"])
 
 

@@ -11,16 +11,18 @@ SELECT * FROM settle_hold_v1($1, $2);
 SELECT release_holds_v1($1);
 
 -- name: insert_usage_event
--- One metered call; the same step of a turn is never written twice.
+-- One metered call; the same step of a turn is never written twice (then no id comes back).
 INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug, provider_slug,
                           input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
                           cache_write_1h_tokens, provider_cost_picos, cost_nanos, overrun_nanos,
                           price_version, markup_bps, estimated, latency_ms, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+ON CONFLICT (turn_id, step) DO NOTHING
+RETURNING id;
 
--- name: usage_exists
--- Whether a step of a turn was metered before.
-SELECT EXISTS (SELECT FROM usage_events WHERE turn_id = $1 AND step = $2);
+-- name: take_back_spend
+-- Undo a charge within the transaction that made it.
+UPDATE budgets SET spent_nanos = spent_nanos - $2 WHERE key_id = $1;
 
 -- name: usage_by_key
 -- Sums per key of an account in a span of time.

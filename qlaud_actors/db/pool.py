@@ -20,6 +20,7 @@ ConnectionLost = (
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
     OSError,
     TimeoutError,
 )

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 Scope: TypeAlias = Literal["standard", "admin"]
 ThreadAccess: TypeAlias = Literal["own", "account"]
 
-SECRET_PATTERN = re.compile(r"^qlk_(live|test)_[0-9a-f]{64}$")
+SECRET_PATTERN = re.compile(r"^qlk_(live|test)_[0-9a-f]{64}\Z")
 
 BOOTSTRAP_ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
 """The account that exists from the start."""

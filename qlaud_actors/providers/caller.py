@@ -53,16 +53,21 @@ class Caller:
         self._wires = wires
         self._sleep = sleep
 
-    def call(self, request: ModelRequest, model: Model) -> "Call":
-        """Prepare one call; nothing is sent before its events are read.
-
-        Raises ProviderNotConfigured when there is no key for the model's provider.
-        """
+    def check(self, model: Model) -> None:
+        """Raises ProviderNotConfigured when there is no key for the model's provider."""
         provider = model.provider
         if not self._catalog.configured(provider):
             raise ProviderNotConfigured(
                 f"No API key is set for {provider.display_name}: set {provider.api_key_env}."
             )
+
+    def call(self, request: ModelRequest, model: Model) -> "Call":
+        """Prepare one call; nothing is sent before its events are read.
+
+        Raises ProviderNotConfigured.
+        """
+        self.check(model)
+        provider = model.provider
         wire = self._wires[provider.wire]
         encoded = wire.encode(request, model)
         headers = {

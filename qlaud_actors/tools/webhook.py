@@ -164,7 +164,7 @@ def judge(answer: Answer) -> Verdict:
 def _refusal(status: int) -> str:
     match status:
         case 401 | 403:
-            return f"The tool's webhook refused the call's signature ({status}): its owner has to check the secret."
+            return f"The tool's webhook refused the signature ({status}): its owner has to check the secret."
         case 410:
             return "The tool's webhook says that it is gone for good (410)."
         case 429:

@@ -183,6 +183,17 @@ async def test_a_step_is_charged_once_whoever_took_it(pool: Pool) -> None:
     assert await budget(pool, key) == (2 * spent, 0)
 
 
+async def test_a_step_is_charged_once_in_a_race(pool: Pool) -> None:
+    """Settlements of the same step at the same time, each with its own hold: one charge, nothing held."""
+    key, turn = await new_key(pool, 10**12), new_uuid()
+    holds = [await meter.hold(pool, key, turn, call(), floor_tokens=64) for _ in range(8)]
+    used = charge(key, Usage(input=100, output=100), turn, 1)
+    settled = await asyncio.gather(*(settle(pool, hold.id, used) for hold in holds))
+    (only,) = [settlement for settlement in settled if settlement]
+    assert await budget(pool, key) == (only.charged_nanos, 0)
+    assert await pool.fetchval("SELECT sum(cost_nanos)::bigint FROM usage_events") == only.charged_nanos
+
+
 async def test_releasing_twice_releases_once(pool: Pool) -> None:
     """Each hold comes back exactly once, also when released from many places at the same time."""
     key = await new_key(pool, 10**12)
@@ -238,10 +249,14 @@ async def test_a_rollback_takes_all_of_a_settlement_back(pool: Pool) -> None:
     """Usage row, charge and hold stand and fall with the caller's transaction."""
     key = await new_key(pool, 10**12)
     hold = await meter.hold(pool, key, None, call(), floor_tokens=64)
-    with pytest.raises(RuntimeError):
+
+    async def fail_after_settling() -> None:
         async with pool.acquire() as connection, connection.transaction():
             await meter.settle(connection, hold.id, charge(key, Usage(input=1)))
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail_after_settling()
     assert await budget(pool, key) == (0, hold.amount_nanos)
     assert await pool.fetchval("SELECT count(*) FROM usage_events") == 0
 
