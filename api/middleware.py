@@ -75,7 +75,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
         if request.writer.output_size > 0:
             raise  # the answer has begun, so nothing can be said in it: aiohttp ends the connection
-        return error_response(known, request.path, request[REQUEST_ID])
+        response = error_response(known, request.path, request[REQUEST_ID])
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]  # RFC 9110, 15.5.6
+        return response
 
 
 @web.middleware

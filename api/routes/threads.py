@@ -1,5 +1,7 @@
 """Threads and their messages. `post_message` is where the product's main path begins."""
 
+import uuid
+
 import msgspec
 from aiohttp import web
 
@@ -13,13 +15,14 @@ from qlaud_actors.conversation import mailbox, threads
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
 from qlaud_actors.conversation.model import StoredMessage, Thread
-from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.tools.registry import toolset_for
 
 routes = web.RouteTableDef()
 
 MAX_SEQ = 2**31 - 1
+MAX_PAGE = 200
 MAX_IDEMPOTENCY_KEY = 255
 
 
@@ -91,11 +94,8 @@ async def create_thread(request: web.Request) -> web.Response:
 @routes.get("/v1/threads")
 async def list_threads(request: web.Request) -> web.Response:
     """Threads, the most recently active first."""
-    limit = query_int(request, "limit", 20, 1, 200)
-    after = query_text(request, "after")
-    after_id = parse_uuid(after) if after else None
-    if after and after_id is None:
-        raise InvalidRequest("`after` must be the id of a thread.")
+    limit = min(query_int(request, "limit", 20, 1, MAX_SEQ), MAX_PAGE)
+    after_id = await _cursor(request)
     found = await threads.list_threads(
         services(request).pool,
         caller(request),
@@ -151,7 +151,7 @@ async def delete_thread(request: web.Request) -> web.Response:
 @routes.get("/v1/threads/{thread_id}/messages")
 async def list_messages(request: web.Request) -> web.Response:
     """Messages by seq, in either direction, with exclusive bounds."""
-    limit = query_int(request, "limit", 50, 1, 200)
+    limit = min(query_int(request, "limit", 50, 1, MAX_SEQ), MAX_PAGE)
     descending = query_choice(request, "order", "asc", ("asc", "desc")) == "desc"
     after = query_int(request, "after_seq", 0, 0, MAX_SEQ)
     before = query_int(request, "before_seq", MAX_SEQ, 0, MAX_SEQ)
@@ -199,6 +199,19 @@ def message_object(message: StoredMessage) -> dict[str, object]:
         "request_id": message.request_id,
         "created_at": message.created_at_ms,
     }
+
+
+async def _cursor(request: web.Request) -> uuid.UUID | None:
+    """`?after=`: a thread that this key sees; of others not even their existence is told."""
+    after = query_text(request, "after")
+    if after is None:
+        return None
+    try:
+        if after_id := parse_uuid(after):
+            return (await threads.get(services(request).pool, caller(request), after_id)).id
+    except NotFound:
+        pass
+    raise InvalidRequest("`after` must be the id of a thread that this key sees.")
 
 
 def _idempotency_key(request: web.Request) -> str | None:

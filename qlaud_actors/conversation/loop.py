@@ -17,6 +17,7 @@ from qlaud_actors.conversation import events
 from qlaud_actors.conversation.events import Event
 from qlaud_actors.conversation.history import build_request
 from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
+from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
@@ -145,7 +146,7 @@ async def call_tools(progress: Progress, ports: Ports) -> Progress:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(call)) for call in progress.pending]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # a lost lease, alike for all
+        raise next((e for e in failed.exceptions if isinstance(e, LeaseLost)), failed.exceptions[0]) from None
     results = [tool_result(call, task.result()) for call, task in zip(progress.pending, tasks, strict=True)]
     await ports.steps.save_results(results)
     return progress.answered(results)

@@ -64,10 +64,10 @@ class Dispatcher:
         return await self._run(call, toolset.find(call.name), Scope(toolset, context, journal))
 
     async def _run(self, call: ToolCall, tool: Tool | None, scope: Scope) -> ToolOutcome:
-        if tool is None:
-            return _failed(unknown_tool(call.name, scope.toolset))
-        if refused := _refusal(call, tool):
-            return _failed(refused)
+        if tool is None or (refused := _refusal(call, tool)):
+            outcome = _failed(unknown_tool(call.name, scope.toolset) if tool is None else refused)
+            await scope.journal.finish(call, outcome)
+            return outcome
         prior = await scope.journal.begin(call, tool)
         if prior is not None:
             return prior
@@ -143,13 +143,13 @@ def unknown_tool(name: str, toolset: Toolset) -> str:
     return f"There is no tool named {name[:128]!r}." + (f" Did you mean {', '.join(near)}?" if near else "")
 
 
-def _refusal(call: ToolCall, tool: Tool) -> str | None:
-    """Why an input is not passed on, in words for the model."""
+def _refusal(call: ToolCall, tool: Tool) -> str:
+    """Why an input is not passed on, in words for the model; empty when it is."""
     if INVALID_JSON in call.input:
         return "The input of this call was not a JSON object. Send it again."
     if wrong := problems(tool.input_schema, call.input):
         return "The call was not made, because its input does not fit the tool's schema. " + "; ".join(wrong)
-    return None
+    return ""
 
 
 def trimmed(outcome: ToolOutcome, limit: int = MAX_OUTPUT_BYTES) -> ToolOutcome:

@@ -294,3 +294,19 @@ async def test_a_report_shows_the_newest_hundred_rows(pool: Pool) -> None:
     usage = await report.key_usage(pool, ACCOUNT, key, ALWAYS)
     assert usage["request_count"] == 103
     assert [event["input_tokens"] for event in usage["events"]] == list(range(102, 2, -1))
+
+
+async def test_a_step_that_is_being_charged_is_not_charged_beside_it(pool: Pool) -> None:
+    """A second settlement that began before the first was committed waits, then gives its hold back."""
+    key, turn = await new_key(pool, 10**12), new_uuid()
+    first, second = [await meter.hold(pool, key, turn, call(), floor_tokens=64) for _ in range(2)]
+    used = charge(key, Usage(input=100, output=100), turn, 1)
+    async with pool.acquire() as connection, connection.transaction():
+        settled = await meter.settle(connection, first.id, used)
+        assert settled is not None
+        waiting = asyncio.create_task(settle(pool, second.id, used))
+        await asyncio.wait([waiting], timeout=0.2)
+        assert not waiting.done()
+    assert await waiting is None
+    assert await budget(pool, key) == (settled.charged_nanos, 0)
+    assert await pool.fetchval("SELECT count(*) FROM usage_events") == 1

@@ -65,11 +65,17 @@ def test_a_tier_begins_above_its_size(input_tokens: int, rates: Rates) -> None:
     assert TIERED.cost_picos(usage) == input_tokens * rates.input + 7 * rates.output
 
 
-@pytest.mark.parametrize("bucket", ["cache_read", "cache_write_5m", "cache_write_1h"])
-def test_cached_tokens_count_towards_a_tier(bucket: str) -> None:
+@pytest.mark.parametrize(
+    ("usage", "cached_rate"),
+    [
+        (Usage(input=1, cache_read=200_000), LONG.cache_read),
+        (Usage(input=1, cache_write_5m=200_000), LONG.cache_write_5m),
+        (Usage(input=1, cache_write_1h=200_000), LONG.cache_write_1h),
+    ],
+)
+def test_cached_tokens_count_towards_a_tier(usage: Usage, cached_rate: int) -> None:
     """A provider looks at all that it read, from wherever."""
-    usage = Usage(input=1, **{bucket: 200_000})
-    assert TIERED.cost_picos(usage) == LONG.input + 200_000 * getattr(LONG, bucket)
+    assert TIERED.cost_picos(usage) == LONG.input + 200_000 * cached_rate
 
 
 def test_the_worst_case_takes_the_dearest_rate_of_each_bucket() -> None:

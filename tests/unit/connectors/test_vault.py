@@ -30,7 +30,11 @@ def test_a_change_of_any_byte_is_noticed() -> None:
     """Whichever byte is changed, cut off or added, the value no longer opens."""
     ring = vault(f"{NEW},{OLD}")
     sealed = ring.seal(PLAIN, PLACE)
-    broken = [sealed[:n] + bytes([sealed[n] ^ flip]) + sealed[n + 1 :] for n in range(len(sealed)) for flip in (1, 0x80)]
+    broken = [
+        sealed[:n] + bytes([sealed[n] ^ flip]) + sealed[n + 1 :]
+        for n in range(len(sealed))
+        for flip in (1, 0x80)
+    ]
     broken += [sealed[:n] for n in range(len(sealed))]
     broken += [sealed + b"\x00", os.urandom(64)]
     for value in broken:
@@ -70,7 +74,19 @@ def test_a_renamed_key_does_not_open() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " , ", "nokey", "k:", "k:c2hvcnQ=", "K:" + OLD[4:], f"{OLD},{OLD}", "k:Ⅷ", ":" + OLD[4:], f"{OLD[:-1]}"],
+    [
+        "",
+        " , ",
+        "nokey",
+        "k:",
+        "k\n" + OLD[3:],
+        "k:c2hvcnQ=",
+        "K:" + OLD[4:],
+        f"{OLD},{OLD}",
+        "k:Ⅷ",
+        ":" + OLD[4:],
+        f"{OLD[:-1]}",
+    ],
 )
 def test_a_malformed_key_ring_is_refused_without_quoting_it(text: str) -> None:
     """Missing, short, doubled and misspelled keys are an error that shows none of them."""

@@ -40,15 +40,18 @@ class Journal:
         self.finished: dict[str, ToolOutcome] = {}
 
     async def begin(self, call: ToolCall, tool: Tool) -> ToolOutcome | None:
+        """Note it."""
         if call.id == self.lost:
             raise LeaseLost
         self.begun.append(call.id)
         return self.prior.get(call.id)
 
     async def finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """Note it."""
         self.finished[call.id] = outcome
 
     async def client_result(self, call: ToolCall, tool: Tool) -> ToolOutcome:
+        """The user has answered."""
         return ToolOutcome("the user says yes")
 
 
@@ -59,13 +62,17 @@ class Webhooks:
         self.calls: list[ToolCall] = []
         self.order: list[int] = []
         self.running = self.most = 0
+        self.both = asyncio.Event()
         self._seconds = seconds
 
     async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
+        """Wait, then answer with the number."""
         n = call.input.get("n", 0)
         self.calls.append(call)
         self.running += 1
         self.most = max(self.most, self.running)
+        if self.running == 2:
+            self.both.set()
         await asyncio.sleep(self._seconds(n))
         self.running -= 1
         self.order.append(n)
@@ -112,13 +119,13 @@ async def test_a_call_is_journaled_before_and_after() -> None:
         (call("echo", **{INVALID_JSON: '{"n": '}), "not a JSON object"),
     ],
 )
-async def test_a_call_that_cannot_run_is_refused_and_not_journaled(made: ToolCall, words: str) -> None:
-    """Unknown tools and inputs that do not fit are told to the model; nothing is run or noted."""
+async def test_a_call_that_cannot_run_is_refused_and_never_begun(made: ToolCall, words: str) -> None:
+    """Unknown tools and inputs that do not fit are told to the model; nothing is run, and it is noted as failed."""
     journal, webhooks = Journal(), Webhooks()
     outcome = await run(made, DIRECT, journal, webhooks)
     assert outcome.is_error
     assert words in outcome.output
-    assert (journal.begun, journal.finished, webhooks.calls) == ([], {}, [])
+    assert (journal.begun, journal.finished, webhooks.calls) == ([], {made.id: outcome}, [])
 
 
 async def test_a_tool_that_was_not_offered_does_not_run() -> None:
@@ -175,6 +182,28 @@ async def test_ordered_inner_calls_wait_for_each_other() -> None:
     assert webhooks.most == 1
 
 
+async def test_what_follows_a_failure_in_order_is_not_run() -> None:
+    """With `ordered` later calls may build on earlier ones, so the first failure ends the run."""
+    webhooks = Webhooks()
+    outcome = await run(execute("echo", "fail", "echo", ordered=True), DYNAMIC, Journal(), webhooks)
+    results = outcome.output["results"]
+    assert [result.get("is_error", False) for result in results] == [False, True, True]
+    assert "Not run" in results[2]["output"]
+    assert webhooks.order == [0, 1]
+
+
+async def test_large_inner_outputs_share_the_limit_and_stay_json() -> None:
+    """Each inner result is cut to its share, so that the whole remains readable JSON."""
+
+    class Talkative(Webhooks):
+        async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
+            return ToolOutcome("x" * MAX_OUTPUT_BYTES)
+
+    outcome = await run(execute(*["echo"] * 4), DYNAMIC, Journal(), Talkative())
+    assert len(outcome.output["results"]) == 4
+    assert len(msgspec.json.encode(outcome.output)) < MAX_OUTPUT_BYTES * 1.1
+
+
 async def test_one_inner_failure_leaves_the_others_alone() -> None:
     """A failing, an unknown and a crashing inner call fail alone; the whole is no error."""
     made = execute("echo", "fail", "nothing")
@@ -210,8 +239,7 @@ async def test_a_cancelled_call_cancels_its_inner_calls() -> None:
     """When a turn stops, the inner calls of multi_execute stop with it and are not noted as done."""
     journal, webhooks = Journal(), Webhooks(lambda _: 60.0)
     task = asyncio.create_task(run(execute("echo", "echo"), DYNAMIC, journal, webhooks))
-    while webhooks.running < 2:
-        await asyncio.sleep(0)
+    await webhooks.both.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -38,4 +38,6 @@ def test_the_id_of_an_inner_call_has_no_dot() -> None:
     """Standard Webhooks joins id, timestamp and body with dots, so an inner call's id has none."""
     headers = signed_headers(SECRET, "call_1.2", STAMP, BODY)
     assert headers["webhook-id"] == "call_1_2"
-    assert headers["webhook-signature"] == signed_headers(SECRET, "call_1_2", STAMP, BODY)["webhook-signature"]
+    assert (
+        headers["webhook-signature"] == signed_headers(SECRET, "call_1_2", STAMP, BODY)["webhook-signature"]
+    )

@@ -34,7 +34,8 @@ def test_a_plain_name_is_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "with space", "büro", "line\n", "a\x00", "x" * 129, "qlaud_x", "qlaud-builtin/x", "qlaud-mcp/x"]
+    "name",
+    ["", "with space", "büro", "line\n", "a\x00", "x" * 129, "qlaud_x", "qlaud-builtin/x", "qlaud-mcp/x"],
 )
 def test_other_names_are_refused(name: str) -> None:
     """Odd characters, also a newline at the end, and reserved beginnings are refused."""
