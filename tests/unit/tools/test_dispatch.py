@@ -120,7 +120,7 @@ async def test_a_call_is_journaled_before_and_after() -> None:
     ],
 )
 async def test_a_call_that_cannot_run_is_refused_and_never_begun(made: ToolCall, words: str) -> None:
-    """Unknown tools and inputs that do not fit are told to the model; nothing is run, and it is noted as failed."""
+    """Unknown tools and inputs that do not fit are told to the model: not run, and noted as failed."""
     journal, webhooks = Journal(), Webhooks()
     outcome = await run(made, DIRECT, journal, webhooks)
     assert outcome.is_error
