@@ -14,7 +14,7 @@ from qlaud_actors.billing import meter
 from qlaud_actors.conversation import mailbox, threads
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
-from qlaud_actors.conversation.model import StoredMessage, Thread
+from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.tools.registry import toolset_for
@@ -52,31 +52,38 @@ async def post_message(request: web.Request) -> web.StreamResponse:
     The turn's channel is followed before a worker can know of the turn, so no event is missed.
     """
     key, hub = caller(request), services(request)
-    thread_id = path_uuid(request, "thread_id")
+    thread = await threads.get(hub.pool, key, path_uuid(request, "thread_id"))
     body = await read_json(request, TurnBody)
-    asked = turn_request(body)
-    thread = await threads.get(hub.pool, key, thread_id)
-    hub.caller.check(hub.catalog.resolve(asked.model))
-    await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
-    meter.precheck(key.limit_nanos, key.spent_nanos, key.held_nanos)
     new = NewTurn(
         id=new_uuid(),
         thread_id=thread.id,
         account_id=key.account_id,
         key_id=key.id,
-        request=asked,
+        request=turn_request(body),
         content=body.content,
         request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
         idempotency_key=_idempotency_key(request),
     )
+    if first := await mailbox.first_use(hub.pool, new):
+        async with hub.bus.follow(first.turn_id) as reader:
+            return await answer_turn(request, first, reader, stream=body.stream)
+    await _check_turn(request, new.request)
     async with hub.bus.follow(new.id) as reader:
         accepted = await mailbox.accept(hub.pool, new)
-        if accepted.replayed:
-            async with hub.bus.follow(accepted.turn_id) as first:
-                return await answer_turn(request, accepted, first, stream=body.stream)
+        if accepted.turn_id != new.id:  # the same key was used at the same moment
+            async with hub.bus.follow(accepted.turn_id) as other:
+                return await answer_turn(request, accepted, other, stream=body.stream)
         await hub.wake([new.id])
         return await answer_turn(request, accepted, reader, stream=body.stream)
+
+
+async def _check_turn(request: web.Request, asked: TurnRequest) -> None:
+    """Refuse now, with a plain status, what could not run: model, tools, money."""
+    key, hub = caller(request), services(request)
+    hub.caller.check(hub.catalog.resolve(asked.model))
+    await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
+    meter.precheck(key.limit_nanos, key.spent_nanos, key.held_nanos)
 
 
 @routes.post("/v1/threads")

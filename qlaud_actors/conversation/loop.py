@@ -6,10 +6,10 @@ second path.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, M
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
 from qlaud_actors.usage import Usage
+
+T = TypeVar("T")
 
 PARALLEL_CALLS = 16
 
@@ -105,7 +107,7 @@ async def take_step(turn: Turn, progress: Progress, ports: Ports) -> Progress:
     if number > 1:
         ports.events.publish(events.iteration_start(number))
     reply = await stream_reply(step, ports)
-    calls = await ports.steps.settle(step, reply)
+    calls = await unbroken(ports.steps.settle(step, reply))
     return progress.replied(reply, calls)
 
 
@@ -122,7 +124,17 @@ async def stream_reply(step: Step, ports: Ports) -> ModelReply:
         return reply.build()
     except BaseException:
         # Also when the turn is cancelled: the provider has produced, so the step is billed.
-        await asyncio.shield(ports.steps.settle_broken(step, call, reply))
+        await unbroken(ports.steps.settle_broken(step, call, reply))
+        raise
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Finish what moves money, also when the turn is cancelled meanwhile; then let the cancel through."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
         raise
 
 

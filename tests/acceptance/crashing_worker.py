@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from qlaud_actors.conversation import journal, log, mailbox
+from qlaud_actors.conversation import call_journal, journal, log, mailbox
 from qlaud_actors.tools import webhook
 from workers.__main__ import main
 
@@ -16,9 +16,9 @@ PLACES = {
     "claim": (mailbox, "claim"),
     "open": (journal.StepJournal, "open"),
     "settle": (journal.StepJournal, "settle"),
-    "begin": (journal.ToolJournal, "begin"),
+    "begin": (call_journal.ToolJournal, "begin"),
     "webhook": (webhook.WebhookCaller, "call"),
-    "finish_call": (journal.ToolJournal, "finish"),
+    "finish_call": (call_journal.ToolJournal, "finish"),
     "save_results": (journal.StepJournal, "save_results"),
     "finish_turn": (mailbox, "finish"),
     "append": (log.Appender, "append"),

@@ -7,7 +7,7 @@ import pytest
 
 from qlaud_actors.conversation import mailbox, store
 from qlaud_actors.conversation.journal import fenced
-from qlaud_actors.conversation.mailbox import NewTurn
+from qlaud_actors.conversation.mailbox import NewTurn, Renewal
 from qlaud_actors.conversation.model import MAX_ATTEMPTS, TurnOutcome, TurnRequest
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.errors import IdempotencyConflict, LeaseLost, NotFound
@@ -112,7 +112,7 @@ async def test_a_zombie_cannot_write(pool: Pool, new) -> None:
         async with fenced(pool, zombie):
             pass
     assert await mailbox.finish(pool, zombie, TurnOutcome()) is None
-    assert await mailbox.renew(pool, [zombie, owner], 10) == {owner.id: False}
+    assert await mailbox.renew(pool, [zombie, owner], 10) == {owner.id: Renewal(False, True)}
 
 
 async def test_a_lost_worker_is_noticed(pool: Pool, new) -> None:
@@ -167,7 +167,7 @@ async def test_cancel_ends_what_nobody_owns(pool: Pool, new) -> None:
     turn = await mailbox.claim(pool, running.turn_id, "w", 10)
     assert turn is not None
     assert await mailbox.cancel(pool, turn.id) is None
-    assert await mailbox.renew(pool, [turn], 10) == {turn.id: True}
+    assert await mailbox.renew(pool, [turn], 10) == {turn.id: Renewal(True, True)}
     await expire(pool, turn.id)
     assert await mailbox.cancel(pool, turn.id) is not None
 
