@@ -39,7 +39,7 @@ async def run(settings: Settings) -> None:
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
         share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
         renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
-        sweep = every(SWEEP_SECONDS, runner.sweep)
+        sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
         async with _repeating(renew, sweep, share_metrics), _health_server(settings):
             await asyncio.to_thread(worker.start)
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
