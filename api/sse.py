@@ -16,7 +16,6 @@ HEADERS = {
     "x-accel-buffering": "no",
 }
 HEARTBEAT = b": keep-alive\n\n"
-RETRY = b"retry: 2000\n\n"
 STALLED_SECONDS = 60.0
 """A client that takes nothing for so long has left without saying so; it can resume."""
 
@@ -33,7 +32,6 @@ async def relay(
     try:
         with contextlib.suppress(ConnectionResetError, TimeoutError):
             await response.prepare(request)
-            await response.write(RETRY)
             async for entry in entries:
                 async with asyncio.timeout(STALLED_SECONDS):
                     await response.write(HEARTBEAT if entry is None else frame(entry.data, entry.seq or None))
