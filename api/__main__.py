@@ -11,6 +11,7 @@ from aiohttp import web
 from api.app import make_app
 from qlaud_actors import log
 from qlaud_actors.bootstrap import open_services
+from qlaud_actors.db.pool import ConnectionLost, DatabaseError
 from qlaud_actors.keys.lifecycle import ensure_master_key
 from qlaud_actors.providers.catalog import CatalogError
 from qlaud_actors.settings import Settings, SettingsError
@@ -40,7 +41,7 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> int:
-    """Run until stopped; 2 when the environment is not usable."""
+    """Run until stopped; 2 when the environment is not usable, 1 when what it names is not."""
     try:
         settings = Settings.from_env(os.environ)  # noqa: TID251 - the process's own entry
         log.configure(settings.log_level, settings.log_format)
@@ -48,6 +49,10 @@ def main() -> int:
     except (SettingsError, CatalogError) as error:
         print(error, file=sys.stderr)
         return 2
+    except (*ConnectionLost, DatabaseError) as error:
+        # A store that is away or not migrated, or a port that is taken.
+        print(f"the front door cannot start: {str(error) or type(error).__name__}", file=sys.stderr)
+        return 1
     return 0
 
 

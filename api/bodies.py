@@ -42,6 +42,7 @@ async def read_json(request: web.Request, kind: type[T], *, allow_empty: bool = 
         raw = b"{}"
     check_depth(raw)
     try:
+        raw.decode()  # the parser does not look at the text of fields that it skips
         return msgspec.json.decode(raw, type=kind, strict=True)
     except msgspec.ValidationError as error:
         raise InvalidRequest(_in_words(str(error))) from None

@@ -22,7 +22,6 @@ from qlaud_actors.errors import (
 )
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.model import ApiKey
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -81,7 +80,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
         if request.writer.output_size > 0:
             raise  # the answer has begun, so nothing can be said in it: aiohttp ends the connection
-        return error_response(known, request.path, request[REQUEST_ID])
+        response = error_response(known, request.path, request[REQUEST_ID])
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]  # RFC 9110, 15.5.6
+        return response
 
 
 @web.middleware
@@ -109,8 +111,7 @@ def require_admin(handler: Handler) -> Handler:
     """A route for admin keys only: a standard key is answered with 403."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        key: ApiKey = request[CALLER]
-        if key.scope != "admin":
+        if request[CALLER].scope != "admin":
             raise ScopeMissing("This route needs an admin key.")
         return await handler(request)
 

@@ -1,5 +1,6 @@
 """Relays a turn's events to an HTTP client as server-sent events (reference 1.5, to the byte)."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 
@@ -15,7 +16,8 @@ HEADERS = {
     "x-accel-buffering": "no",
 }
 HEARTBEAT = b": keep-alive\n\n"
-RETRY = b"retry: 2000\n\n"
+STALLED_SECONDS = 60.0
+"""A client that takes nothing for so long has left without saying so; it can resume."""
 
 
 async def relay(
@@ -28,11 +30,11 @@ async def relay(
     response = web.StreamResponse(headers={**HEADERS, **headers})
     metrics.STREAMS_OPEN.inc()
     try:
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError, TimeoutError):
             await response.prepare(request)
-            await response.write(RETRY)
             async for entry in entries:
-                await response.write(HEARTBEAT if entry is None else frame(entry.data, entry.seq or None))
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await response.write(HEARTBEAT if entry is None else frame(entry.data, entry.seq or None))
             await response.write_eof()
     finally:
         metrics.STREAMS_OPEN.dec()

@@ -15,7 +15,7 @@ MAX_BLOCKS = 1000
 MAX_TOOLS = 128
 BLOCK_TYPES = ("text", "image", "document")
 
-ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./-]+$")]
+ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./-]+\Z")]
 Blocks = Annotated[list[Block], msgspec.Meta(min_length=1, max_length=MAX_BLOCKS)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -71,6 +71,7 @@ MODEL_PARAMS = (
 def turn_request(body: TurnBody) -> TurnRequest:
     """What the turn is asked to do. Raises InvalidRequest for fields that contradict each other."""
     _check_content(body.content)
+    _check_system(body.system)
     _check_thinking(body)
     mode = _tools_mode(body.tools, body.tools_mode)
     return TurnRequest(
@@ -112,6 +113,12 @@ def _check_thinking(body: TurnBody) -> None:
         return
     if not isinstance(budget, int) or isinstance(budget, bool) or not 1 <= budget < body.max_tokens:
         raise InvalidRequest("`thinking.budget_tokens` must be a whole number from 1 to below `max_tokens`.")
+
+
+def _check_system(system: str | list[Block] | None) -> None:
+    for index, block in enumerate(system if isinstance(system, list) else ()):
+        if block.get("type") != "text" or not isinstance(block.get("text"), str):
+            raise InvalidRequest(f'system[{index}] must be a block of type "text".')
 
 
 def _check_content(content: str | list[Block]) -> None:

@@ -38,6 +38,7 @@ class Services:
 
     settings: Settings
     pool: Pool
+    lease_pool: Pool
     redis: Redis
     broker: RedisBroker
     catalog: Catalog
@@ -61,6 +62,7 @@ class Services:
         return TurnRunner(
             settings=self.settings,
             pool=self.pool,
+            lease_pool=self.lease_pool,
             publisher=self.publisher,
             catalog=self.catalog,
             caller=self.caller,
@@ -77,6 +79,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(database_url, max_size=settings.database_pool_size)
         stack.push_async_callback(pool.close)
+        lease_pool = await open_pool(database_url, min_size=0, max_size=1)
+        stack.push_async_callback(lease_pool.close)
         redis = open_redis(redis_url)
         stack.push_async_callback(redis.aclose)
         broker = jobs.make_broker(redis_url)
@@ -97,6 +101,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         yield Services(
             settings=settings,
             pool=pool,
+            lease_pool=lease_pool,
             redis=redis,
             broker=broker,
             catalog=catalog,

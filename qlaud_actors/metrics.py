@@ -55,5 +55,6 @@ def merge(own: bytes, workers: dict[str, bytes]) -> bytes:
             for sample in family.samples:
                 labels = {**sample.labels, **({"worker": worker} if worker else {})}
                 shown = ",".join(f'{name}="{value}"' for name, value in labels.items())
-                families[family.name].append(f"{sample.name}{{{shown}}} {sample.value}")
+                series = f"{sample.name}{{{shown}}}" if shown else sample.name
+                families[family.name].append(f"{series} {sample.value}")
     return "\n".join(line for lines in families.values() for line in lines).encode() + b"\n"

@@ -6,7 +6,7 @@ with them; the wires translate, so that every token is priced exactly once.
 
 from dataclasses import dataclass, fields, replace
 
-from qlaud_actors.money import charge_nanos
+from qlaud_actors.money import BASIS_POINTS, PICOS_PER_NANO, charge_nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,8 @@ class WorstCase:
             return 0
         if rate == 0:
             return self.max_tokens
-        picos = nanos * 1_000 * 10_000 // (10_000 + self.markup_bps)
+        # The largest cost whose charge is at most `nanos`: the inverse of `charge_nanos`, exact.
+        picos = nanos * PICOS_PER_NANO * BASIS_POINTS // (BASIS_POINTS + self.markup_bps)
         picos -= self.input_bound * self.price.dearest(self.input_bound).dearest_input()
         picos -= self.price.per_call
-        tokens = min(self.max_tokens, max(0, picos // rate))
-        while tokens and self.with_max_tokens(tokens).nanos() > nanos:
-            tokens -= 1
-        return tokens
+        return min(self.max_tokens, picos // rate)

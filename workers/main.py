@@ -10,6 +10,7 @@ from dramatiq import Worker
 
 from qlaud_actors import metrics
 from qlaud_actors.bootstrap import Services, open_services
+from qlaud_actors.conversation.runner import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Settings
@@ -37,8 +38,9 @@ async def run(settings: Settings) -> None:
         declare(actor_table(runner), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
         share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
-        sweep = every(SWEEP_SECONDS, runner.sweep)
-        async with _repeating(runner.renew_forever, sweep, share_metrics), _health_server(settings):
+        renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
+        sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
+        async with _repeating(renew, sweep, share_metrics), _health_server(settings):
             await asyncio.to_thread(worker.start)
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
             await stop.wait()

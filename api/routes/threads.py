@@ -1,18 +1,20 @@
 """Threads and their messages. `post_message` is where the product's main path begins."""
 
+import uuid
+
 import msgspec
 from aiohttp import web
 
 from api.bodies import no_nul, path_uuid, query_choice, query_int, query_text, read_json
-from api.context import caller, services
+from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
 from api.turn_body import TurnBody, fingerprint, turn_request
 from qlaud_actors.conversation import mailbox, threads
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
-from qlaud_actors.conversation.model import StoredMessage, Thread
-from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
+from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.limits import require_model
@@ -21,6 +23,7 @@ from qlaud_actors.tools.registry import toolset_for
 routes = web.RouteTableDef()
 
 MAX_SEQ = 2**31 - 1
+MAX_PAGE = 200
 MAX_IDEMPOTENCY_KEY = 255
 
 
@@ -50,31 +53,40 @@ async def post_message(request: web.Request) -> web.StreamResponse:
     The turn's channel is followed before a worker can know of the turn, so no event is missed.
     """
     key, hub = caller(request), services(request)
-    thread_id = path_uuid(request, "thread_id")
+    thread = await threads.get(hub.pool, key, path_uuid(request, "thread_id"))
     body = await read_json(request, TurnBody)
-    asked = turn_request(body)
-    thread = await threads.get(hub.pool, key, thread_id)
-    require_model(key, hub.catalog.resolve(asked.model).slug)
-    await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
-    lifecycle.precheck(key)
     new = NewTurn(
         id=new_uuid(),
         thread_id=thread.id,
         account_id=key.account_id,
         key_id=key.id,
-        request=asked,
+        request=turn_request(body),
         content=body.content,
-        request_id=request["request_id"],
+        request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
         idempotency_key=_idempotency_key(request),
     )
+    if first := await mailbox.first_use(hub.pool, new):
+        async with hub.bus.follow(first.turn_id) as reader:
+            return await answer_turn(request, first, reader, stream=body.stream)
+    await _check_turn(request, new.request)
     async with hub.limits.admit(key), hub.bus.follow(new.id) as reader:
         accepted = await mailbox.accept(hub.pool, new)
-        if accepted.replayed:
-            async with hub.bus.follow(accepted.turn_id) as first:
-                return await answer_turn(request, accepted, first, stream=body.stream)
+        if accepted.turn_id != new.id:  # the same key was used at the same moment
+            async with hub.bus.follow(accepted.turn_id) as other:
+                return await answer_turn(request, accepted, other, stream=body.stream)
         await hub.wake([new.id])
         return await answer_turn(request, accepted, reader, stream=body.stream)
+
+
+async def _check_turn(request: web.Request, asked: TurnRequest) -> None:
+    """Refuse now, with a plain status, what could not run: model, tools, money."""
+    key, hub = caller(request), services(request)
+    model = hub.catalog.resolve(asked.model)
+    require_model(key, model.slug)
+    hub.caller.require_configured(model)
+    await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
+    lifecycle.precheck(key)
 
 
 @routes.post("/v1/threads")
@@ -92,11 +104,8 @@ async def create_thread(request: web.Request) -> web.Response:
 @routes.get("/v1/threads")
 async def list_threads(request: web.Request) -> web.Response:
     """Threads, the most recently active first."""
-    limit = query_int(request, "limit", 20, 1, 200)
-    after = query_text(request, "after")
-    after_id = parse_uuid(after) if after else None
-    if after and after_id is None:
-        raise InvalidRequest("`after` must be the id of a thread.")
+    limit = min(query_int(request, "limit", 20, 1, MAX_SEQ), MAX_PAGE)
+    after_id = await _cursor(request)
     found = await threads.list_threads(
         services(request).pool,
         caller(request),
@@ -152,7 +161,7 @@ async def delete_thread(request: web.Request) -> web.Response:
 @routes.get("/v1/threads/{thread_id}/messages")
 async def list_messages(request: web.Request) -> web.Response:
     """Messages by seq, in either direction, with exclusive bounds."""
-    limit = query_int(request, "limit", 50, 1, 200)
+    limit = min(query_int(request, "limit", 50, 1, MAX_SEQ), MAX_PAGE)
     descending = query_choice(request, "order", "asc", ("asc", "desc")) == "desc"
     after = query_int(request, "after_seq", 0, 0, MAX_SEQ)
     before = query_int(request, "before_seq", MAX_SEQ, 0, MAX_SEQ)
@@ -202,10 +211,25 @@ def message_object(message: StoredMessage) -> dict[str, object]:
     }
 
 
+async def _cursor(request: web.Request) -> uuid.UUID | None:
+    """`?after=`: a thread that this key sees; of others not even their existence is told."""
+    after = query_text(request, "after")
+    if after is None:
+        return None
+    try:
+        if after_id := parse_uuid(after):
+            return (await threads.get(services(request).pool, caller(request), after_id)).id
+    except NotFound:
+        pass
+    raise InvalidRequest("`after` must be the id of a thread that this key sees.")
+
+
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
-        raise InvalidRequest(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters.")
+    if key is not None and not (1 <= len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise InvalidRequest(
+            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."
+        )
     return key
 
 

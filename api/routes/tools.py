@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
-from api.bodies import no_nul, read_json
+from api.bodies import read_json
 from api.context import REQUEST_ID, caller, services
 from api.middleware import require_admin
 from api.responses import json_response
@@ -23,12 +23,13 @@ routes = web.RouteTableDef()
 
 
 class ToolBody(msgspec.Struct):
-    """`POST /v1/tools`."""
+    """`POST /v1/tools`. A built-in's body (`provider`) has other fields; it is refused in words."""
 
     name: str
-    description: str
-    input_schema: dict[str, Any]
-    webhook_url: str
+    description: str = ""
+    input_schema: dict[str, Any] = {}
+    webhook_url: str | None = None
+    provider: str | None = None
     timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=120_000)] = 30_000
     effect: Effect = "write"
     shared: bool = True
@@ -39,12 +40,8 @@ class ToolBody(msgspec.Struct):
 async def register_tool(request: web.Request) -> web.Response:
     """Register a webhook; its signing secret is in this answer and nowhere else."""
     body, hub = await read_json(request, ToolBody), services(request)
+    webhook_url = _webhook_url(body, allow_private=hub.settings.allow_private_webhooks)
     check_definition(body.name, body.description, body.input_schema)
-    no_nul("description", body.description)
-    try:
-        check_url(body.webhook_url, allow_private=hub.settings.allow_private_webhooks)
-    except ForbiddenURL as error:
-        raise InvalidRequest(f"`webhook_url` {error}.") from None
     secret = new_webhook_secret()
     tool = Tool(
         id=new_tool_id(),
@@ -54,7 +51,7 @@ async def register_tool(request: web.Request) -> web.Response:
         kind="webhook",
         effect=body.effect,
         timeout_ms=body.timeout_ms,
-        webhook_url=body.webhook_url,
+        webhook_url=webhook_url,
         secret=Secret(secret),
         shared=body.shared,
     )
@@ -103,6 +100,19 @@ async def execute_tools(request: web.Request) -> web.Response:
 async def manage_connections(request: web.Request) -> web.Response:
     """`qlaud_manage_connections` over REST."""
     return await _run_meta(request, meta.CONNECTIONS)
+
+
+def _webhook_url(body: ToolBody, *, allow_private: bool) -> str:
+    """The URL to call, checked; names are resolved and checked again on every call."""
+    if body.provider is not None:
+        raise InvalidRequest("`provider`: built-in tools are not offered in this version, only webhooks.")
+    if body.webhook_url is None:
+        raise InvalidRequest("`webhook_url` is missing.")
+    try:
+        check_url(body.webhook_url, allow_private=allow_private)
+    except ForbiddenURL as error:
+        raise InvalidRequest(f"`webhook_url` {error}.") from None
+    return body.webhook_url
 
 
 async def _run_meta(request: web.Request, name: str) -> web.Response:

@@ -95,8 +95,9 @@ async def post_tool_result(request: web.Request) -> web.Response:
     hub = services(request)
     thread = await threads.get(hub.pool, caller(request), path_uuid(request, "thread_id"))
     body = await read_json(request, ToolResultBody)
-    taken = await mailbox.answer_client_call(
-        hub.pool, thread.id, request.match_info["tool_use_id"], body.output, is_error=body.is_error
+    tool_use_id = request.match_info["tool_use_id"]
+    taken = tool_use_id.isprintable() and await mailbox.answer_client_call(
+        hub.pool, thread.id, tool_use_id, body.output, is_error=body.is_error
     )
     if not taken:
         raise NotFound("No turn of this thread waits for this tool result.")

@@ -11,6 +11,7 @@ from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.billing import report
 from qlaud_actors.billing.report import Span
+from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.money import nanos_to_micros
 
@@ -44,6 +45,9 @@ async def key_usage(request: web.Request) -> web.Response:
 def _span(request: web.Request, default_from: int) -> Span:
     """`from_ms` and `to_ms`; the default end is just ahead, so that what ended now is in it."""
     soon = int(time.time() * 1000) + 60_000
-    return Span(
+    span = Span(
         query_int(request, "from_ms", default_from, 0, MAX_MS), query_int(request, "to_ms", soon, 0, MAX_MS)
     )
+    if span.from_ms > span.to_ms:
+        raise InvalidRequest("`from_ms` must not be after `to_ms`.")
+    return span

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 
 from qlaud_actors.billing.model import Charge, Hold, Refused, Settlement
-from qlaud_actors.db.pool import Connection, Record, Rows
+from qlaud_actors.db.pool import Connection, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import BudgetRefused, SpendCapReached, WalletEmpty
 from qlaud_actors.ids import new_uuid
@@ -41,16 +41,20 @@ async def settle(connection: Connection, hold_id: uuid.UUID, charge: Charge) -> 
 
     None when there is nothing to settle: the hold is gone, or the step was metered before.
     """
-    if charge.turn_id and await connection.fetchval(QUERIES.usage_exists, charge.turn_id, charge.step):
+    picos, event_id = charge.price.cost_picos(charge.usage), new_uuid()
+    if (
+        await connection.fetchval(QUERIES.insert_usage_event, event_id, *_usage_columns(charge, picos))
+        is None
+    ):
         await release(connection, [hold_id])
         return None
-    picos = charge.price.cost_picos(charge.usage)
-    rated, event_id = charge_nanos(picos, charge.markup_bps), new_uuid()
+    rated = charge_nanos(picos, charge.markup_bps)
     row = await connection.fetchrow(QUERIES.settle_hold, hold_id, rated, event_id)
     assert row is not None
     if row["charged"] is None:
+        await connection.execute(QUERIES.forget_usage_event, event_id)
         return None
-    await connection.execute(QUERIES.insert_usage_event, event_id, *_usage_columns(charge, picos, row))
+    await connection.execute(QUERIES.price_usage_event, event_id, row["charged"], row["overrun"])
     return Settlement(row["charged"], row["overrun"])
 
 
@@ -100,7 +104,7 @@ def _refusal(refused: Refused) -> BudgetRefused:
     )
 
 
-def _usage_columns(charge: Charge, picos: int, settled: Record) -> tuple[object, ...]:
+def _usage_columns(charge: Charge, picos: int) -> tuple[object, ...]:
     """The values of `insert_usage_event` after its id, in its order."""
     usage = charge.usage
     return (
@@ -117,8 +121,6 @@ def _usage_columns(charge: Charge, picos: int, settled: Record) -> tuple[object,
         usage.cache_write_5m,
         usage.cache_write_1h,
         picos,
-        settled["charged"],
-        settled["overrun"],
         charge.price.version,
         charge.markup_bps,
         usage.estimated,

@@ -11,16 +11,22 @@ SELECT * FROM settle_hold_v2($1, $2, $3);
 SELECT release_holds_v2($1);
 
 -- name: insert_usage_event
--- One metered call; the same step of a turn is never written twice.
+-- One metered call, not priced yet; the same step of a turn is never written twice (then no id comes back).
 INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug, provider_slug,
                           input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
-                          cache_write_1h_tokens, provider_cost_picos, cost_nanos, overrun_nanos,
+                          cache_write_1h_tokens, provider_cost_picos, cost_nanos,
                           price_version, markup_bps, estimated, latency_ms, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $15, $16, $17, $18, $19)
+ON CONFLICT (turn_id, step) DO NOTHING
+RETURNING id;
 
--- name: usage_exists
--- Whether a step of a turn was metered before.
-SELECT EXISTS (SELECT FROM usage_events WHERE turn_id = $1 AND step = $2);
+-- name: price_usage_event
+-- What a metered call was charged, within the transaction that charged it.
+UPDATE usage_events SET cost_nanos = $2, overrun_nanos = $3 WHERE id = $1;
+
+-- name: forget_usage_event
+-- A call whose hold was gone is not charged, so it is not metered either.
+DELETE FROM usage_events WHERE id = $1;
 
 -- name: usage_by_key
 -- Sums per key of an account in a span of time.

@@ -18,7 +18,7 @@ from qlaud_actors.settings import Secret, SettingsError
 FORMAT = 1
 NONCE_BYTES = 12
 KEY_BYTES = 32
-KEY_ID = re.compile(r"^[a-z0-9]{1,16}$")
+KEY_ID = re.compile(r"[a-z0-9]{1,16}")
 
 
 class VaultError(Exception):
@@ -41,7 +41,7 @@ class Keyring:
                 key = base64.b64decode(encoded, validate=True)
             except ValueError:
                 key = b""
-            if not KEY_ID.match(key_id) or len(key) != KEY_BYTES or key_id in keys:
+            if not KEY_ID.fullmatch(key_id) or len(key) != KEY_BYTES or key_id in keys:
                 raise SettingsError(
                     "QLAUD_KEYRING must be `id:base64 of 32 bytes`, comma separated, ids unique"
                 )

@@ -22,7 +22,7 @@ from qlaud_actors.log import get_logger
 
 QUEUE_LIMIT = 1000
 RECONNECT_SECONDS = 0.5
-SUBSCRIBE_SECONDS = 2
+SUBSCRIBE_SECONDS = 5
 
 logger = get_logger(__name__)
 
@@ -166,9 +166,8 @@ class Bus:
             await self._first.wait()
             try:
                 await self._listen()
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - the process's one listener must go on
                 logger.warning("bus_lost", error=type(error).__name__)
-                await asyncio.sleep(RECONNECT_SECONDS)
                 await self._resubscribe()
 
     async def _listen(self) -> None:
@@ -193,12 +192,16 @@ class Bus:
                 reader.deliver(entry)
 
     async def _resubscribe(self) -> None:
-        """After a broken connection: subscribe again to every channel that is followed."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
-        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
-        try:
-            if self._readers:
-                await self._pubsub.subscribe(*self._readers)
-        except (RedisError, OSError):
-            self._first.set()
+        """After a broken connection: subscribe again to every channel that is followed, until it works."""
+        while True:
+            await asyncio.sleep(RECONNECT_SECONDS)
+            async with self._commands:
+                with contextlib.suppress(RedisError, OSError):
+                    await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+                self._pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
+                try:
+                    if self._readers:
+                        await self._pubsub.subscribe(*self._readers)
+                except (RedisError, OSError):
+                    continue
+                return

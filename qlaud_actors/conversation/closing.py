@@ -17,7 +17,7 @@ async def close_stream(publisher: Publisher, turn_log: TurnLog, finished: Finish
     """The last events, at once; then the next turn of the thread."""
     for event in events.closing_events(finished.turn):
         turn_log.publish(event)
-    await publisher.flush()
+    await publisher.flush_soon()
     metrics.TURNS.labels(finished.turn.status).inc()
     if finished.next_turn:
         await wake([finished.next_turn])

@@ -15,7 +15,10 @@ from qlaud_actors.conversation.events import DONE_PREFIX, Event
 from qlaud_actors.conversation.log import Entry
 from qlaud_actors.conversation.model import Turn
 from qlaud_actors.conversation.snapshot import load_record, record_events
-from qlaud_actors.db.pool import Pool
+from qlaud_actors.db.pool import ConnectionLost, Pool
+
+FIRST_SECONDS = 0.25
+"""How soon Postgres is asked about a turn that has no log: it may have ended long ago."""
 
 POLL_SECONDS = 1.0
 
@@ -39,33 +42,32 @@ async def follow_turn(pool: Pool, reader: Subscription, silence: float) -> Async
 
 async def _live(pool: Pool, reader: Subscription, silence: float) -> AsyncIterator[Entry | None]:
     """Events as they come; ends early when the turn is finished and silent."""
-    quiet = 0.0
+    wait, quiet = min(FIRST_SECONDS, silence), 0.0
     while True:
-        wait = silence
         try:
-            entries = await reader.next(silence)
+            entries = await reader.next(wait)
         except (RedisError, OSError):
-            reader.reread()
-            wait = min(POLL_SECONDS, silence)
-            await asyncio.sleep(wait)
+            await asyncio.sleep(wait := min(POLL_SECONDS, silence))
             entries = []
         for entry in entries:
             yield entry
         if entries:
-            quiet = 0.0
+            wait, quiet = silence, 0.0
             continue
-        if (await _turn(pool, reader)).finished:
+        if await _finished(pool, reader):
             return
+        reader.reread()  # silence may also mean that the live path is dead
         quiet += wait
         if quiet >= silence:
             quiet = 0.0
             yield None
+        wait = silence - quiet
 
 
 async def _wait_in_postgres(pool: Pool, reader: Subscription, silence: float) -> AsyncIterator[None]:
     """Until the turn is finished, a beat every `silence` seconds."""
     quiet = 0.0
-    while not (await _turn(pool, reader)).finished:
+    while not await _finished(pool, reader):
         await asyncio.sleep(min(POLL_SECONDS, silence))
         quiet += POLL_SECONDS
         if quiet >= silence:
@@ -80,6 +82,14 @@ async def _rest(pool: Pool, reader: Subscription) -> list[Event]:
         return events.closing_events(record.turn)
     told = record_events(record)
     return [events.rewind(0), *told] if reader.last else told
+
+
+async def _finished(pool: Pool, reader: Subscription) -> bool:
+    """Whether the turn has ended; Postgres being away says nothing about it."""
+    try:
+        return (await _turn(pool, reader)).finished
+    except ConnectionLost:
+        return False
 
 
 async def _turn(pool: Pool, reader: Subscription) -> Turn:

@@ -1,16 +1,15 @@
 """The journal of one owned turn: every write is fenced by the turn's epoch.
 
 A step is opened with its hold and settled with its message, usage row and intended calls, each in one
-transaction. A call goes `intended → started → done | failed`, so that whoever takes the turn over
-knows what may be repeated.
+transaction. What becomes of the calls is in `call_journal.py`.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from qlaud_actors import metrics
 from qlaud_actors.billing import meter
@@ -18,20 +17,25 @@ from qlaud_actors.billing.model import Charge, Settlement
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.history import messages_from
 from qlaud_actors.conversation.loop import ModelCall
-from qlaud_actors.conversation.model import FLOOR_TOKENS, Progress, Step, Turn, decide_takeover
+from qlaud_actors.conversation.model import FLOOR_TOKENS, Progress, Step, Turn
 from qlaud_actors.conversation.publisher import TurnLog
 from qlaud_actors.conversation.store import QUERIES
-from qlaud_actors.db.pool import Connection, Pool, Record
-from qlaud_actors.errors import LeaseLost, TurnCancelled
+from qlaud_actors.db.pool import Connection, ConnectionLost, Pool
+from qlaud_actors.errors import LeaseLost, ProviderUnavailable, TurnCancelled
 from qlaud_actors.ids import new_call_id
 from qlaud_actors.money import nanos_to_usd
 from qlaud_actors.providers.bound import input_bound
 from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
-from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import ToolCall, Toolset
 from qlaud_actors.usage import Usage, WorstCase
 
-CLIENT_POLL_SECONDS = 0.25
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 5.0
+"""How long a result waits for a Postgres that is away, before the turn is left to be taken over."""
+
+RETRY_SECONDS = 0.25
 MAX_MESSAGES = 1_000_000
 
 
@@ -42,6 +46,21 @@ async def fenced(pool: Pool, turn: Turn) -> AsyncIterator[Connection]:
         if await connection.fetchval(QUERIES.lock_turn, turn.id, turn.epoch) is None:
             raise LeaseLost
         yield connection
+
+
+async def persistently(write: Callable[[], Awaitable[T]], seconds: float = PATIENCE_SECONDS) -> T:
+    """Write, and again while Postgres is away: what was paid for is not thrown away over a restart.
+
+    `write` must find out by itself whether an earlier try has landed: its answer may have been lost.
+    """
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            return await write()
+        except ConnectionLost:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 @dataclass(slots=True)
@@ -55,7 +74,7 @@ class StepJournal:
     turn_log: TurnLog
     markup_bps: int
     handing_back: bool = False
-    """Set before the turn is given to another worker: its open step is then not billed but redone."""
+    """Set before the turn is left to another worker: its open step is then not billed but redone."""
     _opened_at: float = 0.0
 
     @staticmethod
@@ -70,6 +89,8 @@ class StepJournal:
         )
         if not rows:
             raise TurnCancelled("The thread was deleted.")
+        if await self.pool.fetchval(QUERIES.failed_step, self.turn.id):
+            raise ProviderUnavailable("The model provider broke off in the middle of its answer.")
         done = await self.pool.fetchval(QUERIES.steps_done, self.turn.id)
         pending = await self._pending(done) if rows[-1].role == "assistant" else ()
         return Progress(messages_from(rows), done, pending)
@@ -97,12 +118,17 @@ class StepJournal:
     async def settle(self, step: Step, reply: ModelReply) -> tuple[ToolCall, ...]:
         """Save a reply: message, charge, step and intended calls, all or nothing."""
         calls = tuple(_call_from(block) for block in reply.tool_uses) if _wants_tools(reply) else ()
+        await persistently(lambda: self._settle(step, reply, calls))
+        return calls
+
+    async def _settle(self, step: Step, reply: ModelReply, calls: tuple[ToolCall, ...]) -> None:
         async with fenced(self.pool, self.turn) as connection:
+            if await connection.fetchval(QUERIES.step_state, self.turn.id, step.number) == "done":
+                return  # the try before has landed
             seq = await store.append_message(connection, self.turn, "assistant", reply.content)
             for ordinal, call in enumerate(calls):
                 await self._note_intended(connection, step.number, ordinal, call)
             await self._close_step(connection, step, reply.usage, reply, seq)
-        return calls
 
     async def settle_broken(self, step: Step, call: ModelCall, partial: ReplyBuilder) -> None:
         """Bill what a call that broke off had produced; release its hold when it never began."""
@@ -119,8 +145,12 @@ class StepJournal:
 
     async def save_results(self, results: list[Block]) -> None:
         """The results of a step's calls are the next user message."""
+        await persistently(lambda: self._save_results(results))
+
+    async def _save_results(self, results: list[Block]) -> None:
         async with fenced(self.pool, self.turn) as connection:
-            await store.append_message(connection, self.turn, "user", results)
+            if await connection.fetchval(QUERIES.last_role, self.turn.id) == "assistant":
+                await store.append_message(connection, self.turn, "user", results)
 
     async def _close_step(
         self, connection: Connection, step: Step, usage: Usage, reply: ModelReply | None, seq: int | None
@@ -203,73 +233,6 @@ class StepJournal:
             for call in calls
             if call.step == step and "." not in call.id
         )
-
-
-@dataclass(slots=True)
-class ToolJournal:
-    """The tool calls of one owned turn (`tools.model.CallJournal`)."""
-
-    pool: Pool
-    turn: Turn
-
-    async def begin(self, call: ToolCall, tool: Tool) -> ToolOutcome | None:
-        """Note that a call goes out now; an outcome when it must not (see `decide_takeover`)."""
-        async with fenced(self.pool, self.turn) as connection:
-            row = await self._lock(connection, call, tool)
-            prior = ToolOutcome(row["output"], bool(row["is_error"]))
-            effect = "idempotent" if tool.kind == "client" else row["effect"]
-            decided = decide_takeover(row["state"], effect, prior)
-            if decided is None:
-                await connection.execute(
-                    QUERIES.start_tool_call,
-                    call.id,
-                    self.turn.epoch,
-                    tool.effect,
-                    tool.kind,
-                    tool.timeout_ms / 1000,
-                )
-            elif row["state"] == "started":
-                await self._finish(connection, call, decided, "unknown")
-            return decided
-
-    async def finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
-        """Note what came of a call."""
-        async with fenced(self.pool, self.turn) as connection:
-            await self._finish(connection, call, outcome, "failed" if outcome.is_error else "done")
-
-    async def client_result(self, call: ToolCall, tool: Tool) -> ToolOutcome:
-        """Wait for the caller's answer in Postgres, which outlives this worker and any connection."""
-        while True:
-            row = await self.pool.fetchrow(QUERIES.client_call_state, call.id)
-            if row is None or row["state"] in ("done", "failed"):
-                return ToolOutcome(row["output"] if row else None, bool(row and row["is_error"]))
-            if row["seconds_left"] <= 0:
-                seconds = tool.timeout_ms // 1000
-                return ToolOutcome(f"The client did not answer this call within {seconds} s.", is_error=True)
-            await asyncio.sleep(min(CLIENT_POLL_SECONDS, row["seconds_left"]))
-
-    async def _lock(self, connection: Connection, call: ToolCall, tool: Tool) -> Record:
-        """The call's row; a call made inside another one (`<id>.<n>`) gets its row here."""
-        step = await connection.fetchval(QUERIES.steps_done, self.turn.id)
-        await connection.execute(
-            QUERIES.insert_tool_call,
-            call.id,
-            self.turn.id,
-            step,
-            None,
-            call.tool_use_id,
-            call.name,
-            call.input,
-            tool.effect,
-            tool.kind,
-            self.turn.epoch,
-        )
-        row = await connection.fetchrow(QUERIES.lock_tool_call, call.id)
-        assert row is not None
-        return row
-
-    async def _finish(self, connection: Connection, call: ToolCall, outcome: ToolOutcome, state: str) -> None:
-        await connection.execute(QUERIES.finish_tool_call, call.id, state, outcome.output, outcome.is_error)
 
 
 def _wants_tools(reply: ModelReply) -> bool:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -20,6 +20,7 @@ AFTER_LOSS = 1_000_000
 """A new owner that finds no log begins this far on: beyond whatever a client may have seen."""
 
 APPEND = files("qlaud_actors.conversation").joinpath("append.lua").read_text()
+TAKE = files("qlaud_actors.conversation").joinpath("take_log.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,10 @@ class Entry:
 
     seq: int
     data: bytes
+
+
+Batch: TypeAlias = tuple[uuid.UUID, int, list[Entry]]
+"""A turn, the epoch that writes, and its entries."""
 
 
 def log_key(turn_id: uuid.UUID) -> str:
@@ -57,10 +62,10 @@ async def read_log(redis: Redis, turn_id: uuid.UUID, after: int, limit: int = 10
     return [Entry(int(key.split(b"-")[1]), fields[b"e"]) for key, fields in rows]
 
 
-async def last_seq(redis: Redis, turn_id: uuid.UUID) -> int | None:
-    """The seq of the newest entry; None when there is no log."""
-    rows: Any = await redis.xrevrange(log_key(turn_id), count=1)
-    return int(rows[0][0].split(b"-")[1]) if rows else None
+async def take_log(redis: Redis, turn_id: uuid.UUID, epoch: int) -> int:
+    """Fence older epochs off and give the seq of the newest entry; 0 when there is no log."""
+    keys = (log_key(turn_id), epoch_key(turn_id))
+    return int(await redis.eval(TAKE, 2, *keys, str(epoch), str(TTL_SECONDS)))
 
 
 class Appender:
@@ -70,21 +75,25 @@ class Appender:
         self._redis = redis
         self._sha: str | None = None
 
-    async def append(self, batches: Sequence[tuple[uuid.UUID, int, list[Entry]]]) -> list[bool]:
-        """Append (turn, epoch, entries); per turn whether this epoch may still write."""
+    async def append(self, batches: Sequence[Batch]) -> list[bool | None]:
+        """Append to many turns; per turn True, False when a newer epoch owns the log, None when it failed.
+
+        Raises RedisError when Redis did not answer; then any of them may or may not have been written,
+        and all may be sent again.
+        """
         if self._sha is None:
             self._sha = await self._redis.script_load(APPEND)
-        try:
-            return await self._send(batches, self._sha)
-        except NoScriptError:  # Redis was emptied or restarted
-            self._sha = None
+        answers = await self._send(batches, self._sha)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self._sha = None  # Redis was emptied or restarted
             return await self.append(batches)
+        return [None if isinstance(answer, Exception) else bool(answer) for answer in answers]
 
-    async def _send(self, batches: Sequence[tuple[uuid.UUID, int, list[Entry]]], sha: str) -> list[bool]:
+    async def _send(self, batches: Sequence[Batch], sha: str) -> list[Any]:
         pipe: Pipeline = self._redis.pipeline(transaction=False)
         for turn_id, epoch, entries in batches:
             arguments: list[str | bytes | int] = [epoch, TTL_SECONDS, MAX_ENTRIES, channel(turn_id)]
             for entry in entries:
                 arguments += (entry.seq, entry.data)
             pipe.evalsha(sha, 2, log_key(turn_id), epoch_key(turn_id), *arguments)
-        return [bool(answer) for answer in await pipe.execute()]
+        return list(await pipe.execute(raise_on_error=False))

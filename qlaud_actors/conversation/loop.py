@@ -6,10 +6,10 @@ second path.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,11 +17,14 @@ from qlaud_actors.conversation import events
 from qlaud_actors.conversation.events import Event
 from qlaud_actors.conversation.history import build_request
 from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
+from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.providers.to_anthropic import stream_events
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
 from qlaud_actors.usage import Usage
+
+T = TypeVar("T")
 
 PARALLEL_CALLS = 16
 
@@ -105,7 +108,7 @@ async def take_step(turn: Turn, progress: Progress, ports: Ports) -> Progress:
     if number > 1:
         ports.events.publish(events.iteration_start(number))
     reply = await stream_reply(step, ports)
-    calls = await ports.steps.settle(step, reply)
+    calls = await unbroken(ports.steps.settle(step, reply))
     return progress.replied(reply, calls)
 
 
@@ -122,7 +125,17 @@ async def stream_reply(step: Step, ports: Ports) -> ModelReply:
         return reply.build()
     except BaseException:
         # Also when the turn is cancelled: the provider has produced, so the step is billed.
-        await asyncio.shield(ports.steps.settle_broken(step, call, reply))
+        await unbroken(ports.steps.settle_broken(step, call, reply))
+        raise
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Finish what moves money, also when the turn is cancelled meanwhile; then let the cancel through."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
         raise
 
 
@@ -146,7 +159,7 @@ async def call_tools(progress: Progress, ports: Ports) -> Progress:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(call)) for call in progress.pending]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # a lost lease, alike for all
+        raise next((e for e in failed.exceptions if isinstance(e, LeaseLost)), failed.exceptions[0]) from None
     results = [tool_result(call, task.result()) for call, task in zip(progress.pending, tasks, strict=True)]
     await ports.steps.save_results(results)
     return progress.answered(results)

@@ -77,19 +77,20 @@ async def accept(pool: Pool, new: NewTurn) -> Accepted:
 
     Raises NotFound (thread gone), IdempotencyConflict, RateLimited (mailbox full).
     """
-    if first := await _first_use(pool, new):
+    if first := await first_use(pool, new):
         return first
     try:
         async with pool.acquire() as connection, connection.transaction():
             await _insert(connection, new)
     except UniqueViolation:
-        if first := await _first_use(pool, new):
+        if first := await first_use(pool, new):
             return first
         raise
     return Accepted(new.id, new.thread_id)
 
 
-async def _first_use(pool: Pool, new: NewTurn) -> Accepted | None:
+async def first_use(pool: Pool, new: NewTurn) -> Accepted | None:
+    """The turn that an idempotency key was used for before. Raises IdempotencyConflict."""
     if new.idempotency_key is None:
         return None
     row = await pool.fetchrow(QUERIES.turn_by_idempotency_key, new.key_id, new.idempotency_key)
@@ -135,12 +136,21 @@ async def claim(pool: Pool, turn_id: uuid.UUID, owner: str, lease_seconds: float
         return await store.get_turn(connection, turn_id)
 
 
-async def renew(rows: Rows, turns: list[Turn], lease_seconds: float) -> dict[uuid.UUID, bool]:
-    """Extend the leases; maps each turn that is still ours to whether it was asked to stop."""
-    renewed = await rows.fetch(
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What renewing told of a turn that is still ours."""
+
+    cancel_requested: bool
+    renewed: bool
+    """False when the row was locked just then: still ours, but the lease was not extended."""
+
+
+async def renew(rows: Rows, turns: list[Turn], lease_seconds: float) -> dict[uuid.UUID, Renewal]:
+    """Extend the leases; a turn that is missing from the answer is not ours any more."""
+    found = await rows.fetch(
         QUERIES.renew_leases, [t.id for t in turns], [t.epoch for t in turns], lease_seconds
     )
-    return {row["id"]: row["cancel_requested"] for row in renewed}
+    return {row["id"]: Renewal(row["cancel_requested"], row["renewed"]) for row in found}
 
 
 async def hand_back(pool: Pool, turns: list[Turn]) -> list[uuid.UUID]:
@@ -178,14 +188,22 @@ async def cancel(pool: Pool, turn_id: uuid.UUID) -> Finished | None:
 async def sweep(pool: Pool) -> Swept:
     """Find the turns that nobody takes care of. Safe to run in every worker at once."""
     finished: list[Finished] = []
-    async with pool.acquire() as connection, connection.transaction():
-        for row in await connection.fetch(QUERIES.turns_beyond_help, MAX_ATTEMPTS):
-            error = stored_error(TurnAbandoned())
-            thread_id = await connection.fetchval(QUERIES.abandon_turn, row["id"], error)
-            finished.append(await _closed(connection, row["id"], thread_id))
+    while (abandoned := await _abandon_one(pool)) is not None:
+        finished.append(abandoned)
     lost = await pool.fetch(QUERIES.requeue_lost_turns, MAX_ATTEMPTS)
     waiting = await pool.fetch(QUERIES.turns_to_wake)
     return Swept([row["id"] for row in (*lost, *waiting)], finished)
+
+
+async def _abandon_one(pool: Pool) -> Finished | None:
+    """Fail one turn that has lost as many workers as it may, in a transaction of its own."""
+    async with pool.acquire() as connection, connection.transaction():
+        turn_id = await connection.fetchval(QUERIES.turn_beyond_help, MAX_ATTEMPTS)
+        if turn_id is None:
+            return None
+        error = stored_error(TurnAbandoned())
+        thread_id = await connection.fetchval(QUERIES.abandon_turn, turn_id, error)
+        return await _closed(connection, turn_id, thread_id)
 
 
 async def _closed(connection: Connection, turn_id: uuid.UUID, thread_id: uuid.UUID) -> Finished:

@@ -8,7 +8,7 @@ up to a bound, then dropped; a reader then gets the turn from Postgres.
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -22,7 +22,10 @@ from qlaud_actors.log import get_logger
 FLUSH_SECONDS = 0.025
 FLUSH_BYTES = 1024
 RETRY_SECONDS = 0.5
+CLOSING_SECONDS = 1.0
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+"""What is kept for a Redis that is away: of one turn, and of all together."""
 
 logger = get_logger(__name__)
 
@@ -125,10 +128,10 @@ class Publisher:
         seq = saved_seq
         if epoch > 1:
             try:
-                last = await log.last_seq(self._redis, turn_id)
-            except RedisError:
-                last = None
-            seq = last if last is not None else saved_seq + log.AFTER_LOSS
+                last = await log.take_log(self._redis, turn_id, epoch)
+            except (RedisError, OSError):
+                last = 0
+            seq = last or saved_seq + log.AFTER_LOSS
         return TurnLog(turn_id, epoch, seq, on_fenced, self)
 
     def wake(self, turn_log: TurnLog, *, urgent: bool) -> None:
@@ -139,7 +142,19 @@ class Publisher:
             self._urgent.set()
 
     async def flush(self) -> bool:
-        """Send everything that waits now; whether Redis took it. One batch at a time keeps the order."""
+        """Send everything that waits now; whether Redis took it.
+
+        One batch at a time keeps the order. Shielded: whoever waits may be cancelled, but the batch
+        belongs to all turns of the process.
+        """
+        return await asyncio.shield(self._flush_in_turn())
+
+    async def flush_soon(self) -> None:
+        """Give Redis a moment to take what waits; a hung one must not keep a turn from ending."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.flush(), CLOSING_SECONDS)
+
+    async def _flush_in_turn(self) -> bool:
         async with self._sending:
             return await self._flush()
 
@@ -148,28 +163,33 @@ class Publisher:
             await self._some.wait()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._urgent.wait(), FLUSH_SECONDS)
-            if not await asyncio.shield(self.flush()):
+            if not await self.flush():
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _flush(self) -> bool:
         self._some.clear()
         self._urgent.clear()
         logs, self._dirty = list(self._dirty.values()), {}
-        batches = [(turn_log, entries) for turn_log in logs if (entries := turn_log.take())]
-        if not batches:
+        taken = [(turn_log, entries) for turn_log in logs if (entries := turn_log.take())]
+        if not taken:
             return True
+        answers: Sequence[bool | None]
         try:
-            accepted = await self._appender.append(
-                [(turn_log.turn_id, turn_log.epoch, entries) for turn_log, entries in batches]
-            )
-        except (RedisError, OSError) as error:
-            logger.warning("events_not_sent", turns=len(batches), error=type(error).__name__)
-            for turn_log, entries in batches:
-                turn_log.put_back(entries)
-                self._dirty[turn_log.turn_id] = turn_log
-            self._some.set()
-            return False
-        for (turn_log, _), ok in zip(batches, accepted, strict=True):
-            if not ok:
+            answers = await self._appender.append([(t.turn_id, t.epoch, entries) for t, entries in taken])
+        except Exception as error:  # noqa: BLE001 - the process's one flusher must go on
+            logger.warning("events_not_sent", turns=len(taken), error=type(error).__name__)
+            answers = [None] * len(taken)
+        failed = [pair for pair, answer in zip(taken, answers, strict=True) if answer is None]
+        for (turn_log, _), answer in zip(taken, answers, strict=True):
+            if answer is False:
                 turn_log.on_fenced()
-        return True
+        self._keep(failed)
+        return not failed
+
+    def _keep(self, failed: list[tuple[TurnLog, list[Entry]]]) -> None:
+        """Send these again later, unless it is too much: readers then get the turns from Postgres."""
+        if sum(len(entry.data) for _, entries in failed for entry in entries) > MAX_BATCH_BYTES:
+            return
+        for turn_log, entries in failed:
+            turn_log.put_back(entries)
+            self.wake(turn_log, urgent=False)

@@ -40,6 +40,16 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
 UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL
  WHERE id = $1 AND deleted_at IS NULL RETURNING id;
 
+-- name: unpurged_threads
+-- Deleted threads that still have text: their turns had not ended, or a process died.
+SELECT id FROM threads WHERE deleted_at < now() - interval '1 second' AND purged_at IS NULL
+ ORDER BY deleted_at LIMIT 50;
+
+-- name: mark_purged
+-- A deleted thread has no text any more, and no turn that could write some.
+UPDATE threads SET purged_at = now()
+ WHERE id = $1 AND NOT EXISTS (SELECT FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running'));
+
 -- name: purge_messages
 -- Remove the text of a deleted thread.
 DELETE FROM messages WHERE thread_id = $1;
@@ -146,11 +156,20 @@ UPDATE turns t
 RETURNING t.id;
 
 -- name: renew_leases
--- Extend the leases of turns still owned at their epoch; says which were asked to stop.
-UPDATE turns t SET lease_until = now() + make_interval(secs => $3)
-  FROM unnest($1::uuid[], $2::integer[]) AS mine(id, epoch)
- WHERE t.id = mine.id AND t.epoch = mine.epoch AND t.status = 'running'
-RETURNING t.id, t.cancel_requested;
+-- Extend the leases of turns still owned at their epoch; says which were asked to stop. A turn whose row
+-- is locked by its own transaction is passed over this time: one that is stuck must not hold up the rest.
+WITH mine AS (
+    SELECT t.id, t.cancel_requested
+      FROM turns t JOIN unnest($1::uuid[], $2::integer[]) AS m(id, epoch) ON m.id = t.id AND m.epoch = t.epoch
+     WHERE t.status = 'running'
+), free AS (
+    SELECT t.id FROM turns t WHERE t.id IN (SELECT id FROM mine) FOR UPDATE SKIP LOCKED
+), renewed AS (
+    UPDATE turns t SET lease_until = now() + make_interval(secs => $3) FROM free
+     WHERE t.id = free.id AND t.status = 'running' RETURNING t.id
+)
+SELECT mine.id, mine.cancel_requested, renewed.id IS NOT NULL AS renewed
+  FROM mine LEFT JOIN renewed USING (id);
 
 -- name: hand_back_turns
 -- A worker that stops gives its turns back: not their fault, so the attempt does not count.
@@ -200,11 +219,12 @@ UPDATE turns SET status = 'queued', owner = NULL, lease_until = NULL, wake_at = 
                ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED)
 RETURNING id;
 
--- name: turns_beyond_help
--- Turns that lost as many workers as they may.
+-- name: turn_beyond_help
+-- A turn that lost as many workers as it may.
 SELECT id FROM turns
- WHERE ((status = 'running' AND lease_until < now()) OR status = 'queued') AND attempts >= $1
- ORDER BY created_at LIMIT 50 FOR UPDATE SKIP LOCKED;
+ WHERE status IN ('queued', 'running') AND attempts >= 3 AND attempts >= $1
+   AND (status = 'queued' OR lease_until < now())
+ ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED;
 
 -- name: abandon_turn
 -- Fail one of them; the epoch moves, so that a zombie is fenced off.
@@ -267,6 +287,18 @@ SELECT COALESCE(max(log_seq), 0) FROM steps WHERE turn_id = $1 AND state = 'done
 -- How many steps of a turn are complete.
 SELECT count(*)::integer FROM steps WHERE turn_id = $1 AND state = 'done';
 
+-- name: step_state
+-- How far a step is; NULL when it was never opened.
+SELECT state FROM steps WHERE turn_id = $1 AND number = $2;
+
+-- name: failed_step
+-- Whether a step of a turn broke; such a turn is over, also when its worker died before it said so.
+SELECT EXISTS (SELECT FROM steps WHERE turn_id = $1 AND state = 'failed');
+
+-- name: last_role
+-- Who wrote the last message of a turn.
+SELECT role FROM messages WHERE turn_id = $1 ORDER BY seq DESC LIMIT 1;
+
 -- name: insert_tool_call
 -- Note a call. The same call noted again (after a takeover) keeps its row.
 INSERT INTO tool_calls (id, turn_id, step, ordinal, tool_use_id, name, input, effect, kind, state, epoch)
@@ -301,7 +333,8 @@ SELECT *, (extract(epoch FROM started_at) * 1000)::bigint AS started_at_ms,
 -- The parked call of a thread that waits for this result.
 SELECT c.id FROM tool_calls c JOIN turns t ON t.id = c.turn_id
  WHERE t.thread_id = $1 AND c.tool_use_id = $2 AND c.kind = 'client'
-   AND c.state = 'started' AND c.deadline > now() AND t.status = 'running'
+   AND c.state IN ('intended', 'started') AND COALESCE(c.deadline > now(), true)
+   AND t.status IN ('queued', 'running')
  ORDER BY c.created_at DESC LIMIT 1;
 
 -- name: client_call_state

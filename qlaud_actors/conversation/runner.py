@@ -5,15 +5,17 @@ lease cannot be renewed is stopped well before the lease ends, so two workers ne
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from dataclasses import dataclass, field
 
 from qlaud_actors import log, metrics
 from qlaud_actors.connectors.vault import Vault
-from qlaud_actors.conversation import events, mailbox
+from qlaud_actors.conversation import events, mailbox, threads
+from qlaud_actors.conversation.call_journal import ToolJournal
 from qlaud_actors.conversation.closing import Wake, announce, close_stream
-from qlaud_actors.conversation.journal import StepJournal, ToolJournal
+from qlaud_actors.conversation.journal import StepJournal, persistently
 from qlaud_actors.conversation.loop import Ports, run_turn
 from qlaud_actors.conversation.model import Turn, TurnOutcome
 from qlaud_actors.conversation.publisher import Publisher, TurnLog
@@ -44,7 +46,22 @@ class Carried:
     task: asyncio.Task[None] | None = None
     journal: StepJournal | None = None
     cancelled: bool = False
+    """The user wants it to stop."""
     stopping: bool = False
+    ending: bool = False
+    """Its last transaction is on its way: there is nothing left to stop."""
+
+    def stop(self, *, by_user: bool = False) -> None:
+        """Cancel the task, once: a second cancel would break into its last transaction.
+
+        Unless it is the user who cancels, the open step is left to whoever takes the turn over.
+        """
+        if self.stopping or self.ending or self.task is None:
+            return
+        self.stopping, self.cancelled = True, by_user
+        if self.journal:
+            self.journal.handing_back = not by_user
+        self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +88,8 @@ class TurnRunner:
 
     settings: Settings
     pool: Pool
+    lease_pool: Pool
+    """A connection of its own: renewing must not wait behind the turns' own work."""
     publisher: Publisher
     catalog: Catalog
     caller: Caller
@@ -98,16 +117,10 @@ class TurnRunner:
             carried = self._carried[turn.id] = Carried(turn, sent)
             carried.task = asyncio.create_task(self._carry(carried), name=f"turn-{turn.id}")
 
-    async def renew_forever(self) -> None:
-        """Keep the leases of all carried turns."""
-        while True:
-            await asyncio.sleep(self.settings.lease_seconds * RENEW_EVERY)
-            await self._renew()
-
     async def sweep(self) -> None:
         """One sweep: wake what waits, close what is beyond help."""
         swept = await mailbox.sweep(self.pool)
-        for finished in swept.finished:
+        for finished in (*swept.finished, *await threads.purge_leftovers(self.pool)):
             await announce(self.publisher, finished, self.wake)
         await self.wake(swept.wake)
 
@@ -119,10 +132,7 @@ class TurnRunner:
             await asyncio.wait(tasks, timeout=self.settings.drain_seconds)
         left = list(self._carried.values())
         for carried in left:
-            if carried.journal:
-                carried.journal.handing_back = True
-            if carried.task:
-                carried.task.cancel()
+            carried.stop()
         await asyncio.gather(*(c.task for c in left if c.task), return_exceptions=True)
         await self.wake(await mailbox.hand_back(self.pool, [c.turn for c in left]))
 
@@ -137,8 +147,10 @@ class TurnRunner:
         except LeaseLost:
             logger.warning("turn_lost")
         except ConnectionLost as error:
-            # Not the turn's fault and not a result: its lease ends and somebody takes it over.
+            # Not the turn's fault and not a result: it is handed back, or else its lease ends.
             logger.warning("turn_interrupted", error=type(error).__name__)
+            with contextlib.suppress(*ConnectionLost):
+                await self.wake(await persistently(lambda: mailbox.hand_back(self.pool, [turn])))
         finally:
             metrics.TURNS_RUNNING.dec()
             self._carried.pop(turn.id, None)
@@ -146,15 +158,15 @@ class TurnRunner:
             self._slots.release()
 
     async def _run(self, carried: Carried) -> None:
-        turn, task = carried.turn, carried.task
-        assert task is not None
+        turn = carried.turn
         saved = await StepJournal.saved_position(self.pool, turn)
-        turn_log = await self.publisher.open(turn.id, turn.epoch, saved, lambda: _stop(task))
+        turn_log = await self.publisher.open(turn.id, turn.epoch, saved, carried.stop)
         if turn.epoch > 1:
             metrics.TAKEOVERS.inc()
             turn_log.publish(events.rewind(saved))
         result = await self._result(carried, turn_log)
-        finished = await mailbox.finish(self.pool, turn, result)
+        carried.ending = True
+        finished = await persistently(lambda: mailbox.finish(self.pool, turn, result))
         if finished:
             await close_stream(self.publisher, turn_log, finished, self.wake)
             _log_end(finished.turn)
@@ -191,28 +203,27 @@ class TurnRunner:
         ports = Ports(model, toolset, self.caller, steps, tools, turn_log)
         return await run_turn(turn, await steps.load(), ports)
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Keep the leases of all carried turns; stop those that are lost, late, or not wanted any more."""
         carried = list(self._carried.values())
         if not carried:
             return
         sent, lease = time.monotonic(), self.settings.lease_seconds
+        renewals = None
         try:
             async with asyncio.timeout(lease * RENEW_TIMEOUT):
-                renewed = await mailbox.renew(self.pool, [c.turn for c in carried], lease)
-        except ConnectionLost as error:
+                renewals = await mailbox.renew(self.lease_pool, [c.turn for c in carried], lease)
+        except Exception as error:  # noqa: BLE001 - whatever it is, leases are running out
             logger.warning("renewal_failed", error=type(error).__name__, turns=len(carried))
-            renewed = None
-        now = time.monotonic()
         for one in carried:
-            if renewed is not None and one.turn.id in renewed:
+            renewal = renewals.get(one.turn.id) if renewals is not None else None
+            if renewal and renewal.renewed:
                 one.renewed_at = sent
-                if renewed[one.turn.id]:
-                    one.cancelled = True
-            gone = renewed is not None and one.turn.id not in renewed
-            late = now - one.renewed_at > lease * GIVE_UP_AFTER
-            if one.task and not one.stopping and (gone or late or one.cancelled):
-                one.stopping = True  # once: a second cancel would break into its last transaction
-                one.task.cancel()
+            if renewal and renewal.cancel_requested:
+                one.stop(by_user=True)
+            gone = renewals is not None and renewal is None
+            if gone or time.monotonic() - one.renewed_at > lease * GIVE_UP_AFTER:
+                one.stop()
 
 
 def _log_end(turn: Turn) -> None:
@@ -227,8 +238,3 @@ def _log_end(turn: Turn) -> None:
         error=turn.error["code"] if turn.error else None,
         ms=(turn.finished_at_ms or 0) - turn.created_at_ms,
     )
-
-
-def _stop(task: asyncio.Task[None]) -> None:
-    """A newer owner has written: this one ends without another word."""
-    task.cancel()

@@ -135,16 +135,33 @@ async def change(
 async def delete(pool: Pool, viewer: Viewer, thread_id: uuid.UUID) -> list[Finished]:
     """Delete a thread: gone at once, its turns cancelled, its text removed. Raises NotFound."""
     await get(pool, viewer, thread_id)
-    async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(QUERIES.delete_thread, thread_id) is None:
-            raise NotFound("There is no such thread.")
-        unfinished = await connection.fetch(QUERIES.unfinished_turns, thread_id)
+    if await pool.fetchval(QUERIES.delete_thread, thread_id) is None:
+        raise NotFound("There is no such thread.")
+    return await purge(pool, thread_id)
+
+
+async def purge(pool: Pool, thread_id: uuid.UUID) -> list[Finished]:
+    """Cancel the turns of a deleted thread and remove its text.
+
+    A turn that is running ends a little later and may still write; the sweeper purges again until no
+    turn is left. So this may die anywhere, and may be done twice.
+    """
+    unfinished = await pool.fetch(QUERIES.unfinished_turns, thread_id)
     finished = [await mailbox.cancel(pool, row["id"]) for row in unfinished]
     async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(QUERIES.mark_purged, thread_id)
         await connection.execute(QUERIES.purge_messages, thread_id)
         await connection.execute(QUERIES.purge_turn_texts, thread_id)
         await connection.execute(QUERIES.purge_tool_texts, thread_id)
     return [f for f in finished if f]
+
+
+async def purge_leftovers(pool: Pool) -> list[Finished]:
+    """Purge the deleted threads that still need it."""
+    finished: list[Finished] = []
+    for row in await pool.fetch(QUERIES.unpurged_threads):
+        finished += await purge(pool, row["id"])
+    return finished
 
 
 async def delete_empty(rows: Rows, viewer: Viewer) -> int:

@@ -20,21 +20,25 @@ ConnectionLost = (
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.ReadOnlySQLTransactionError,
     OSError,
     TimeoutError,
 )
 """What a database that is away, restarting or stuck raises: nobody's mistake, and it passes."""
 
 
-async def open_pool(url: str, *, max_size: int = 16) -> Pool:
+async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:
     """Open a pool whose connections speak JSON as Python values."""
     return await asyncpg.create_pool(
         url,
-        min_size=1,
+        min_size=min_size,
         max_size=max_size,
         init=_prepare,
         command_timeout=30,
-        server_settings={"application_name": "qlaud"},
+        server_settings={"application_name": "qlaud", "lock_timeout": "5s"},
     )
 
 

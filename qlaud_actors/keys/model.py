@@ -11,7 +11,7 @@ ThreadAccess: TypeAlias = Literal["own", "account"]
 CapPeriod: TypeAlias = Literal["lifetime", "day", "week", "month"]
 """Calendar periods in UTC; a week begins on Monday."""
 
-SECRET_PATTERN = re.compile(r"^qlk_(live|test)_[0-9a-f]{64}$")
+SECRET_PATTERN = re.compile(r"^qlk_(live|test)_[0-9a-f]{64}\Z")
 
 BOOTSTRAP_ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
 """The account that exists from the start."""

@@ -26,7 +26,8 @@ SELECT k.*, b.limit_nanos, b.cap_period, b.spent_nanos, b.held_nanos, b.resets_a
 
 -- name: touch_key
 -- Note that a key is in use.
-UPDATE keys SET last_used_at = now() WHERE id = $1;
+UPDATE keys SET last_used_at = now()
+ WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute');
 
 -- name: list_keys
 -- All keys of an account, or one of them, also revoked ones, oldest first.

@@ -7,14 +7,13 @@ because aiohttp asks no resolver about a literal address. Redirects are never fo
 """
 
 import asyncio
-import ipaddress
 import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -24,6 +23,7 @@ from yarl import URL
 from qlaud_actors.outbound.attempt import current
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Networks: TypeAlias = tuple[IPv4Network | IPv6Network, ...]
 Lookup: TypeAlias = Callable[..., list[Any]]
 """As socket.getaddrinfo."""
 
@@ -31,55 +31,55 @@ MAX_URL = 2048
 RESOLVER_THREADS = 16
 
 
-def _table(networks: dict[str, str]) -> tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str], ...]:
-    return tuple((ipaddress.ip_network(text), reason) for text, reason in networks.items())
+def _networks(*texts: str) -> Networks:
+    return tuple(ip_network(text) for text in texts)
 
 
-# Refused always, in development too: nothing here is anybody's webhook. Specific ones come first.
-NEVER = _table(
-    {
-        "169.254.0.0/16": "is link-local, where clouds keep metadata",  # AWS, GCP, Azure, ECS, EKS
-        "100.100.100.200/32": "is a cloud metadata service",  # Alibaba
-        "168.63.129.16/32": "is a cloud metadata service",  # Azure's host agent, on a public address
-        "192.0.0.0/24": "is reserved for protocols",  # RFC 6890; 192.0.0.192 is Oracle's metadata service
-        "fd00:ec2::/32": "is a cloud metadata service",  # AWS: ::254 metadata, ::23 EKS, ::253 DNS
-        "fd20:ce::254/128": "is a cloud metadata service",  # GCP
-        "0.0.0.0/8": "means this host",  # RFC 1122; Linux connects 0.0.0.0 to itself
-        "192.0.2.0/24": "is reserved for documentation",  # RFC 5737, also the next two
-        "198.51.100.0/24": "is reserved for documentation",
-        "203.0.113.0/24": "is reserved for documentation",
-        "192.88.99.0/24": "is a 6to4 relay",  # RFC 7526, deprecated
-        "198.18.0.0/15": "is reserved for benchmarks",  # RFC 2544
-        "224.0.0.0/4": "is multicast",
-        "240.0.0.0/4": "is reserved",  # and broadcast
-        "::/128": "means this host",
-        "::ffff:0:0/96": "hides an IPv4 address",  # v4-mapped, RFC 4291
-        "::ffff:0:0:0/96": "hides an IPv4 address",  # v4-translated, RFC 2765
-        "64:ff9b:1::/48": "is a private translator",  # RFC 8215
-        "100::/64": "is discarded",  # RFC 6666
-        "2001::/23": "is reserved for protocols",  # RFC 2928; Teredo is 2001::/32
-        "2001:db8::/32": "is reserved for documentation",
-        "2002::/16": "hides an IPv4 address",  # 6to4, RFC 3056
-        "3fff::/20": "is reserved for documentation",  # RFC 9637
-        "5f00::/16": "is reserved for segment routing",  # RFC 9602
-        "fe80::/10": "is link-local",
-        "fec0::/10": "is site-local",  # RFC 3879, deprecated but routed in places
-        "ff00::/8": "is multicast",
-    }
+# Clouds hand out credentials here: refused always, in development too.
+METADATA = _networks(
+    "169.254.0.0/16",  # link-local: AWS, GCP, Azure …254, ECS and EKS …170.x
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure's host agent, on a public address
+    "192.0.0.192/32",  # Oracle
+    "fd00:ec2::/32",  # AWS: ::254 metadata, ::23 EKS
+    "fd20:ce::254/128",  # GCP
+)
+# Nobody's webhook is here: refused always.
+RESERVED = _networks(
+    "0.0.0.0/8",  # "this host", RFC 1122; Linux connects 0.0.0.0 to itself
+    "192.0.0.0/24",  # protocol assignments, RFC 6890
+    "192.0.2.0/24",  # documentation, RFC 5737, as the next two
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "192.88.99.0/24",  # 6to4 relays, RFC 7526
+    "198.18.0.0/15",  # benchmarks, RFC 2544
+    "224.0.0.0/4",  # multicast
+    "240.0.0.0/4",  # reserved, and broadcast
+    "::/128",  # "this host"
+    "::ffff:0:0/96",  # v4-mapped, RFC 4291: hides an IPv4 address
+    "::ffff:0:0:0/96",  # v4-translated, RFC 2765: hides one too
+    "64:ff9b:1::/48",  # local NAT64, RFC 8215
+    "100::/64",  # discard, RFC 6666
+    "2001::/23",  # protocol assignments, RFC 2928; Teredo is 2001::/32
+    "2001:db8::/32",  # documentation, as 3fff
+    "2002::/16",  # 6to4, RFC 3056: hides an IPv4 address
+    "3fff::/20",
+    "5f00::/16",  # segment routing, RFC 9602
+    "fe80::/10",  # link-local
+    "fec0::/10",  # site-local, RFC 3879: deprecated but routed in places
+    "ff00::/8",  # multicast
 )
 # Refused unless the operator allows private hosts.
-PRIVATE = _table(
-    {
-        "127.0.0.0/8": "is this host",
-        "::1/128": "is this host",
-        "10.0.0.0/8": "is a private address",  # RFC 1918, also the next two
-        "172.16.0.0/12": "is a private address",
-        "192.168.0.0/16": "is a private address",
-        "100.64.0.0/10": "is a carrier's private address",  # RFC 6598
-        "fc00::/7": "is a private address",  # RFC 4193
-    }
+PRIVATE = _networks(
+    "127.0.0.0/8",  # loopback
+    "::1/128",
+    "10.0.0.0/8",  # RFC 1918, as the next two
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",  # carriers' own, RFC 6598
+    "fc00::/7",  # unique local, RFC 4193
 )
-COMPATIBLE = IPv6Network("::/96")  # RFC 4291, deprecated; `::1` is in it and is judged before
+COMPATIBLE = IPv6Network("::/96")  # RFC 4291: hides an IPv4 address; `::1` is in it and judged before
 NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: IPv6-only networks reach IPv4 through it
 
 METADATA_NAMES = frozenset(
@@ -87,19 +87,15 @@ METADATA_NAMES = frozenset(
 )
 # Names that mean this machine or its neighbours, whatever they resolve to: `host.docker.internal`,
 # `x.svc.cluster.local`, `printer.local`. A name without a dot is a neighbour's too.
-PRIVATE_SUFFIXES = (
-    ".localhost",
-    ".localdomain",
-    ".local",
-    ".internal",
-    ".intranet",
-    ".home.arpa",
-    ".lan",
-    ".svc",
+PRIVATE_SUFFIXES = tuple(
+    f".{name}"
+    for name in ("localhost", "localdomain", "local", "internal", "intranet", "home.arpa", "lan", "svc")
 )
 
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_CREDENTIALS = re.compile(r"[^/]*//[^/?#]*@")
 # What inet_aton takes for an address: decimal, octal and hexadecimal, in one to four parts.
-_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", re.IGNORECASE)
+_NUMERIC = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}")
 
 
 class ForbiddenURL(Exception):
@@ -128,53 +124,56 @@ def check_url(text: str, *, allow_private: bool) -> GuardedUrl:
         raise ForbiddenURL("is not a valid URL") from None
     if url.scheme != "https" and not (allow_private and url.scheme == "http"):
         raise ForbiddenURL("must use https")
-    if "@" in url.raw_authority:
+    if _CREDENTIALS.match(text):
         raise ForbiddenURL("must not contain credentials")
     if "#" in text:
         raise ForbiddenURL("must not contain a fragment")
     if not port:
         raise ForbiddenURL("has no usable port")
-    host = (url.raw_host or "").removesuffix(".").lower()
+    host = (url.raw_host or "").lower().removesuffix(".")
     _check_host(host, allow_private=allow_private)
     return GuardedUrl(url, host)
 
 
 def forbidden(address: Address, *, allow_private: bool) -> str | None:
     """Why an address may not be connected to; None when it may."""
-    if isinstance(address, IPv6Address) and address in NAT64:
+    if address in NAT64:
         return forbidden(IPv4Address(int(address) & 0xFFFFFFFF), allow_private=allow_private)
-    if reason := _found_in(NEVER, address):
-        return reason
-    if reason := _found_in(PRIVATE, address):
-        return None if allow_private else reason
-    if address in COMPATIBLE:
-        return "hides an IPv4 address"
-    # A net under the tables: what the standard library knows to be no public address.
+    if _within(address, METADATA):
+        return "is or may be a cloud metadata address"
+    if allow_private and _within(address, PRIVATE):
+        return None
+    if _within(address, RESERVED) or _within(address, PRIVATE) or address in COMPATIBLE:
+        return "is not a public address"
+    # A net under the tables: what the standard library knows to be none.
     return None if address.is_global else "is not a public address"
 
 
-def _found_in(table: Any, address: Address) -> str | None:
-    return next((reason for network, reason in table if address in network), None)
+def _within(address: Address, networks: Networks) -> bool:
+    return any(address in network for network in networks)
 
 
 def _check_host(host: str, *, allow_private: bool) -> None:
-    if not host or host.startswith(".") or ".." in host:
-        raise ForbiddenURL("has no valid host")
     if host in METADATA_NAMES:
         raise ForbiddenURL("names a cloud metadata service")
     try:
-        literal = ipaddress.ip_address(host)
+        literal = ip_address(host)
     except ValueError:
         literal = None
     if literal is not None:
-        _check_address(host, literal, allow_private=allow_private)
-    elif "%" in host or ":" in host or _NUMERIC.fullmatch(host):
+        check_address(literal, host, allow_private=allow_private)
+    elif _NUMERIC.fullmatch(host):
         raise ForbiddenURL("writes an address in an unusual form")
+    elif not _HOST.fullmatch(host):
+        raise ForbiddenURL("has no valid host")
     elif not allow_private and (host.endswith(PRIVATE_SUFFIXES) or "." not in host):
         raise ForbiddenURL(f"names {host}, which is not a public host")
 
 
-def _check_address(host: str, address: Address, *, allow_private: bool) -> None:
+def check_address(address: Address, host: str, *, allow_private: bool) -> None:
+    """Raises ForbiddenURL. It does not say where a name leads: strangers would learn our network."""
+    if "%" in str(address):
+        raise ForbiddenURL("names a network interface of this machine")
     if reason := forbidden(address, allow_private=allow_private):
         raise ForbiddenURL(f"leads to {host}, which {reason}")
 
@@ -182,7 +181,8 @@ def _check_address(host: str, address: Address, *, allow_private: bool) -> None:
 class GuardedResolver(AbstractResolver):
     """Resolves names and gives only addresses that may be connected to.
 
-    It has threads of its own: a name server that does not answer holds up webhooks, not the process.
+    It has threads of its own: a name server that does not answer holds up webhooks, not everything
+    else that this process does in threads.
     """
 
     def __init__(self, *, allow_private: bool, lookup: Lookup = socket.getaddrinfo) -> None:
@@ -199,20 +199,12 @@ class GuardedResolver(AbstractResolver):
         """
         lookup = partial(self._lookup, host, port, family=family, type=socket.SOCK_STREAM)
         infos = await asyncio.get_running_loop().run_in_executor(self._threads, lookup)
-        for info in infos:
-            # The answer stays unsaid: it would tell strangers what our name servers know.
-            address = ipaddress.ip_address(info[4][0])
-            _check_address("an address", address, allow_private=self._allow_private)
+        for *_, to in infos:
+            check_address(ip_address(to[0].partition("%")[0]), host, allow_private=self._allow_private)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         return [
-            ResolveResult(
-                hostname=host,
-                host=sockaddr[0],
-                port=port,
-                family=found,
-                proto=proto,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for found, _, proto, _, sockaddr in infos
+            ResolveResult(hostname=host, host=to[0], port=port, family=kind, proto=protocol, flags=numeric)
+            for kind, _, protocol, _, to in infos
         ]
 
     async def close(self) -> None:
@@ -228,10 +220,10 @@ def open_guarded_session(allow_private: bool, lookup: Lookup = socket.getaddrinf
     """
 
     def open_socket(info: Any) -> socket.socket:
-        family, kind, protocol, _, sockaddr = info
-        _check_address("an address", ipaddress.ip_address(sockaddr[0]), allow_private=allow_private)
+        family, kind, protocol, _, to = info
+        check_address(ip_address(to[0]), "an address", allow_private=allow_private)
         if attempt := current.get():
-            attempt.addresses.append(sockaddr[0])
+            attempt.addresses.append(to[0])
         return socket.socket(family, kind, protocol)
 
     async def note_sent(*_: Any) -> None:

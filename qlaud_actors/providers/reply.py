@@ -139,7 +139,7 @@ def parse_input(text: str) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return {INVALID_JSON: text}
     if value is None:
         return {}

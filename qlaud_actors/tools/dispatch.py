@@ -1,23 +1,28 @@
-"""Runs a tool call: check it, journal it, hand it to its kind. A failure is an outcome, not an exception."""
+"""Runs a tool call: check it, journal it, hand it to its kind. A failure is an outcome, not an exception.
+
+Only the journal's own errors are raised: a lost lease, a database that is away. Then the turn is
+carried on by whoever takes it over, and the journal says which calls may be repeated.
+"""
 
 import asyncio
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from qlaud_actors.errors import LeaseLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
 from qlaud_actors.tools.model import CallContext, CallJournal, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.schema import problems
-from qlaud_actors.tools.webhook import WebhookCaller
+from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED, WebhookCaller
 
 PARALLEL_INNER_CALLS = 8
 MAX_OUTPUT_BYTES = 100_000
-"""The most of one result that a model gets to read."""
+"""The most of one result that a model gets to read; the calls of a multi-execute share it."""
+
+MIN_SHARE_BYTES = 4000
 
 logger = get_logger(__name__)
 
@@ -33,16 +38,17 @@ class NoJournal:
 
     async def client_result(self, call: ToolCall, tool: Tool) -> ToolOutcome:
         """Nobody could answer."""
-        return ToolOutcome("Client tools exist only inside a turn.", is_error=True)
+        return _failed("Client tools exist only inside a turn.")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a call runs in: its toolset, on whose behalf, and where it is journaled."""
+    """What a call runs in: its toolset, on whose behalf, where it is journaled, how much it may say."""
 
     toolset: Toolset
     context: CallContext
     journal: CallJournal
+    max_bytes: int = MAX_OUTPUT_BYTES
 
 
 class Dispatcher:
@@ -54,89 +60,108 @@ class Dispatcher:
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
     ) -> ToolOutcome:
-        """The outcome of a call to an offered tool. Raises LeaseLost."""
-        scope = Scope(toolset, context, journal)
-        return await self._run(call, toolset.find(call.name), scope)
+        """The outcome of a call to an offered tool. Raises what the journal raises, LeaseLost above all."""
+        return await self._run(call, toolset.find(call.name), Scope(toolset, context, journal))
 
     async def _run(self, call: ToolCall, tool: Tool | None, scope: Scope) -> ToolOutcome:
-        refused = _refusal(call, tool, scope.toolset)
-        if refused is not None or tool is None:
-            return refused or ToolOutcome("", is_error=True)
+        if tool is None or (refused := _refusal(call, tool)):
+            outcome = _failed(unknown_tool(call.name, scope.toolset) if tool is None else refused)
+            await scope.journal.finish(call, outcome)
+            return outcome
         prior = await scope.journal.begin(call, tool)
         if prior is not None:
             return prior
-        outcome = trimmed(await self._call(call, tool, scope))
+        outcome = await self._call(call, tool, scope)
         await scope.journal.finish(call, outcome)
         return outcome
 
     async def _call(self, call: ToolCall, tool: Tool, scope: Scope) -> ToolOutcome:
+        match tool.kind:
+            case "webhook":
+                outcome = await self._webhook(call, tool, scope.context)
+            case "client":
+                outcome = await scope.journal.client_result(call, tool)
+            case "meta" if tool.name == meta.EXECUTE:
+                return await self._multi_execute(call, scope)  # its parts are trimmed, so it stays JSON
+            case "meta":
+                outcome = meta.answer(tool.name, scope.toolset, call.input)
+        return trimmed(outcome, scope.max_bytes)
+
+    async def _webhook(self, call: ToolCall, tool: Tool, context: CallContext) -> ToolOutcome:
         try:
-            match tool.kind:
-                case "webhook":
-                    return await self._webhooks.call(tool, call, scope.context)
-                case "client":
-                    return await scope.journal.client_result(call, tool)
-                case "meta":
-                    return await self._meta(call, scope)
-        except LeaseLost:
-            raise
+            return await self._webhooks.call(tool, call, context)
         except Exception:
             logger.exception("tool_crashed", tool_id=tool.id, call_id=call.id)
-            return ToolOutcome("The tool failed on this server's side.", is_error=True)
-
-    async def _meta(self, call: ToolCall, scope: Scope) -> ToolOutcome:
-        match call.name:
-            case meta.SEARCH:
-                return meta.search_tools(scope.toolset, call.input)
-            case meta.SCHEMAS:
-                return meta.get_tool_schemas(scope.toolset, call.input)
-            case meta.CONNECTIONS:
-                return meta.manage_connections(scope.toolset, call.input)
-            case _:
-                return await self._multi_execute(call, scope)
+            return _failed(f"The tool failed on this server's side. {MAY_HAVE_HAPPENED}")
 
     async def _multi_execute(self, call: ToolCall, scope: Scope) -> ToolOutcome:
         """Run the inner calls, each journaled under `<id>.<n>`; results in the order of the calls."""
-        slots = asyncio.Semaphore(1 if call.input.get("ordered") else PARALLEL_INNER_CALLS)
+        calls: list[dict[str, Any]] = call.input["calls"]
+        scope = replace(scope, max_bytes=max(scope.max_bytes // len(calls), MIN_SHARE_BYTES))
+        parts = [
+            ToolCall(f"{call.id}.{i}", f"{call.tool_use_id}.{i}", inner["tool"], inner.get("args") or {})
+            for i, inner in enumerate(calls)
+        ]
+        run = self._in_order if call.input.get("ordered") else self._in_parallel
+        results = [
+            {"tool": part.name, "output": outcome.output, **({"is_error": True} if outcome.is_error else {})}
+            for part, outcome in zip(parts, await run(parts, scope), strict=True)
+        ]
+        return ToolOutcome({"results": results})
 
-        async def one(index: int, inner: dict[str, Any]) -> dict[str, Any]:
-            name = inner["tool"]
-            part = ToolCall(
-                f"{call.id}.{index}", f"{call.tool_use_id}.{index}", name, inner.get("args") or {}
-            )
+    async def _in_parallel(self, calls: list[ToolCall], scope: Scope) -> list[ToolOutcome]:
+        slots = asyncio.Semaphore(PARALLEL_INNER_CALLS)
+
+        async def one(call: ToolCall) -> ToolOutcome:
             async with slots:
-                outcome = await self._run(part, scope.toolset.find_reachable(name), scope)
-            told = {"tool": name, "output": outcome.output}
-            return {**told, "is_error": True} if outcome.is_error else told
+                return await self._run(call, scope.toolset.find_reachable(call.name), scope)
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(i, inner)) for i, inner in enumerate(call.input["calls"])]
+                tasks = [group.create_task(one(call)) for call in calls]
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None  # a lost lease, alike for all
-        return ToolOutcome({"results": [task.result() for task in tasks]})
+            raise failed.exceptions[0] from None  # the journal's, alike for all
+        return [task.result() for task in tasks]
+
+    async def _in_order(self, calls: list[ToolCall], scope: Scope) -> list[ToolOutcome]:
+        """One after another: what follows a failure may build on it, so it is not run."""
+        outcomes: list[ToolOutcome] = []
+        for call in calls:
+            if outcomes and outcomes[-1].is_error:
+                outcomes.append(_failed("Not run, because a call before it failed."))
+            else:
+                outcomes.append(await self._run(call, scope.toolset.find_reachable(call.name), scope))
+        return outcomes
 
 
-def _refusal(call: ToolCall, tool: Tool | None, toolset: Toolset) -> ToolOutcome | None:
-    """Why a call is not run at all, in words for the model."""
-    if tool is None:
-        names = [t.name for t in (*toolset.reachable, *toolset.offered)]
-        near = difflib.get_close_matches(call.name, names, n=3)
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        return ToolOutcome(f"There is no tool named {call.name!r}.{hint}", is_error=True)
+def unknown_tool(name: str, toolset: Toolset) -> str:
+    """That there is no such tool, and what may have been meant."""
+    if toolset.find(meta.EXECUTE) and toolset.find_reachable(name):
+        return f"{name!r} cannot be called directly: run it with {meta.EXECUTE}."
+    names = [tool.name for tool in (*toolset.reachable, *toolset.offered)]
+    near = difflib.get_close_matches(name[:128], names, n=3)
+    return f"There is no tool named {name[:128]!r}." + (f" Did you mean {', '.join(near)}?" if near else "")
+
+
+def _refusal(call: ToolCall, tool: Tool) -> str:
+    """Why an input is not passed on, in words for the model; empty when it is."""
     if INVALID_JSON in call.input:
-        return ToolOutcome("The input of this call was not a JSON object. Send it again.", is_error=True)
+        return "The input of this call was not a JSON object. Send it again."
     if wrong := problems(tool.input_schema, call.input):
-        return ToolOutcome("The input does not fit the tool's schema. " + "; ".join(wrong), is_error=True)
-    return None
+        return "The call was not made, because its input does not fit the tool's schema. " + "; ".join(wrong)
+    return ""
 
 
-def trimmed(outcome: ToolOutcome) -> ToolOutcome:
+def trimmed(outcome: ToolOutcome, limit: int = MAX_OUTPUT_BYTES) -> ToolOutcome:
     """An outcome that a model can read: a larger one becomes the beginning of its text, and says so."""
     text = outcome.output if isinstance(outcome.output, str) else msgspec.json.encode(outcome.output).decode()
     raw = text.encode()
-    if len(raw) <= MAX_OUTPUT_BYTES:
+    if len(raw) <= limit:
         return outcome
-    kept = raw[:MAX_OUTPUT_BYTES].decode(errors="ignore")
-    note = f"\n… cut here: {MAX_OUTPUT_BYTES} of {len(raw)} bytes are shown. Ask for less, or for the rest."
+    kept = raw[:limit].decode(errors="ignore")
+    note = f"\n… cut here: {limit} of {len(raw)} bytes are shown. Ask for less, or for the rest."
     return ToolOutcome(kept + note, outcome.is_error)
+
+
+def _failed(words: str) -> ToolOutcome:
+    return ToolOutcome(words, is_error=True)

@@ -1,7 +1,8 @@
 """The four meta-tools: through them a model finds and runs tools that it was not shown.
 
 Names and shapes are fixed by the wire (reference 5.2). They are `idempotent`: what they run is
-journaled call by call, so running one of them again repeats nothing.
+journaled call by call, so running one of them again repeats nothing. `qlaud_multi_execute` is carried
+out by the dispatcher, the others here, purely.
 """
 
 from typing import Any
@@ -12,110 +13,151 @@ from qlaud_actors.tools.search import rank
 SEARCH, SCHEMAS = "qlaud_search_tools", "qlaud_get_tool_schemas"
 EXECUTE, CONNECTIONS = "qlaud_multi_execute", "qlaud_manage_connections"
 
+MAX_INTENT = 1000
 DEFAULT_RESULTS, MAX_RESULTS = 8, 25
+MAX_SCHEMAS = 25
 MAX_CALLS = 50
+TIMEOUT_MS = 120_000
 
 
-def _meta(name: str, description: str, schema: dict[str, Any]) -> Tool:
-    return Tool(name, name, description, {"type": "object", **schema}, "meta", effect="idempotent")
+def _meta(name: str, description: str, properties: dict[str, Any], *required: str) -> Tool:
+    schema = {"type": "object", "properties": properties, "required": list(required)}
+    return Tool(name, name, description, schema, "meta", effect="idempotent", timeout_ms=TIMEOUT_MS)
 
 
-META_TOOLS: tuple[Tool, ...] = (
-    _meta(
-        SEARCH,
-        "Find tools by what you want to do. Returns names and descriptions. Search before you say that "
-        "something cannot be done; then get the schemas of the tools you want to run.",
-        {
-            "properties": {
-                "intent": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": 1000,
-                    "description": "What should happen, in a few words: 'create a ticket'.",
-                },
-                "limit": {"type": "integer", "minimum": 1, "maximum": MAX_RESULTS},
-            },
-            "required": ["intent"],
+def _text(description: str, **limits: Any) -> dict[str, Any]:
+    return {"type": "string", "description": description, **limits}
+
+
+SEARCH_TOOL = _meta(
+    SEARCH,
+    "Find tools by what you want to do. Returns names and descriptions, best match first. Search before "
+    f"you say that something cannot be done. Then read the schemas with {SCHEMAS} and run the tools with "
+    f"{EXECUTE}.",
+    {
+        "intent": _text(
+            "What should happen, as a short phrase with a verb and an object: 'create a ticket'. One "
+            "intent for each search.",
+            minLength=1,
+            maxLength=MAX_INTENT,
+        ),
+        "limit": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_RESULTS,
+            "description": f"The most results, {DEFAULT_RESULTS} if absent.",
         },
-    ),
-    _meta(
-        SCHEMAS,
-        "Get the input schemas of tools, by the names that a search returned.",
-        {
-            "properties": {
-                "tools": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 25},
-                "names": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 25},
-            },
-            "anyOf": [{"required": ["tools"]}, {"required": ["names"]}],
-        },
-    ),
-    _meta(
-        EXECUTE,
-        "Run tools by name, with arguments that fit their schemas. Independent calls run in parallel; set "
-        "`ordered` when each must wait for the one before. Every call has its own result and may fail alone.",
-        {
-            "properties": {
-                "calls": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": MAX_CALLS,
-                    "items": {
-                        "type": "object",
-                        "properties": {"tool": {"type": "string"}, "args": {"type": "object"}},
-                        "required": ["tool"],
-                    },
-                },
-                "ordered": {"type": "boolean"},
-            },
-            "required": ["calls"],
-        },
-    ),
-    _meta(
-        CONNECTIONS,
-        "See and change which accounts are connected. When a tool says that it is not connected, use "
-        "`connect` and give the user the link.",
-        {
-            "properties": {
-                "action": {"type": "string", "enum": ["list", "status", "connect", "disconnect"]},
-                "tool": {"type": "string"},
-                "credentials": {"type": "object"},
-            },
-            "required": ["action"],
-        },
-    ),
+    },
+    "intent",
 )
+
+# `names` is what some clients send for `tools`: accepted, not advertised. So `tools` is not `required`.
+SCHEMAS_TOOL = _meta(
+    SCHEMAS,
+    f"Get the input schemas of tools, by the names that {SEARCH} returned. Read a tool's schema before you "
+    "run it for the first time.",
+    {
+        "tools": {
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 1,
+            "maxItems": MAX_SCHEMAS,
+            "description": "Names of tools, exactly as found. Always needed.",
+        }
+    },
+)
+
+EXECUTE_TOOL = _meta(
+    EXECUTE,
+    "Run tools by name. Independent calls of one request run in parallel. Every call has its own result, in "
+    "the order of the calls, and may fail alone: look at `is_error` of each.",
+    {
+        "calls": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAX_CALLS,
+            "description": "The calls to make.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "tool": _text("The tool's name, exactly as found.", minLength=1),
+                    "args": {"type": "object", "description": "Its input, as its schema asks."},
+                },
+                "required": ["tool"],
+            },
+        },
+        "ordered": {
+            "type": "boolean",
+            "description": "Run the calls one after another, and none after one that failed. For calls that "
+            "build on each other.",
+        },
+    },
+    "calls",
+)
+
+CONNECTIONS_TOOL = _meta(
+    CONNECTIONS,
+    "See and change which of the user's accounts are connected. When a tool says that it is not connected, "
+    "use `connect` and give the user the link. Never ask the user for passwords or keys in the conversation.",
+    {
+        "action": {
+            "type": "string",
+            "enum": ["list", "status", "connect", "disconnect"],
+            "description": "`list` needs nothing else, the others need `tool`.",
+        },
+        "tool": _text("The tool's name."),
+        "credentials": {"type": "object", "description": "Not needed in a conversation."},
+    },
+    "action",
+)
+
+META_TOOLS: tuple[Tool, ...] = (SEARCH_TOOL, SCHEMAS_TOOL, EXECUTE_TOOL, CONNECTIONS_TOOL)
+
+
+def answer(name: str, toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
+    """What a meta-tool that runs no other tool gives. The arguments fit its schema."""
+    match name:
+        case "qlaud_search_tools":
+            return search_tools(toolset, arguments)
+        case "qlaud_get_tool_schemas":
+            return get_tool_schemas(toolset, arguments)
+        case "qlaud_manage_connections":
+            return manage_connections(toolset, arguments)
+    raise ValueError(f"{name!r} is not answered here")
 
 
 def search_tools(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """`{results: [{name, kind, description}]}`, best first."""
-    limit = arguments.get("limit") or DEFAULT_RESULTS
-    found = rank(arguments["intent"], toolset.reachable, limit)
-    results = [{"name": t.name, "kind": t.kind, "description": t.description} for t, _ in found]
+    """`{results: [{name, kind, description, score}]}`, best first."""
+    found = rank(arguments["intent"], toolset.reachable, arguments.get("limit") or DEFAULT_RESULTS)
+    results = [
+        {"name": tool.name, "kind": tool.kind, "description": tool.description, "score": round(score, 3)}
+        for tool, score in found
+    ]
     return ToolOutcome({"results": results})
 
 
 def get_tool_schemas(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """`{schemas: [{name, description, input_schema}]}`; unknown names are told apart."""
-    schemas, unknown = [], []
-    for name in arguments.get("tools") or arguments["names"]:
-        if tool := toolset.find_reachable(name):
-            schemas.append(
-                {"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}
-            )
-        else:
-            unknown.append(name)
+    """`{schemas: [{name, description, input_schema}]}`, and `unknown` names if there are any."""
+    names = arguments.get("tools") or arguments.get("names")
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_SCHEMAS:
+        return ToolOutcome(f"`tools` must be a list of 1 to {MAX_SCHEMAS} names.", is_error=True)
+    known = {name: toolset.find_reachable(name) for name in names if isinstance(name, str)}
+    schemas = [
+        {"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}
+        for tool in known.values()
+        if tool
+    ]
+    unknown = [name for name, tool in known.items() if tool is None]
     return ToolOutcome({"schemas": schemas, **({"unknown": unknown} if unknown else {})})
 
 
 def manage_connections(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """Webhook tools need no connection: they are the developer's own."""
+    """Webhook tools need no connection: they are the developer's own, so they are always connected."""
     if arguments["action"] == "list":
         return ToolOutcome({"tools": []})
     name = arguments.get("tool")
     if not name:
         return ToolOutcome(f"`tool` is needed to {arguments['action']}.", is_error=True)
     if toolset.find_reachable(name) is None:
-        return ToolOutcome(f"There is no tool named {name!r}. Search for it first.", is_error=True)
-    if arguments["action"] != "status":
-        return ToolOutcome(f"{name} needs no connection and can be run as it is.", is_error=True)
+        return ToolOutcome(f"There is no tool named {name[:128]!r}. Search for it first.", is_error=True)
     return ToolOutcome({"tool": name, "status": "connected", "connected": True, "credentials_prompt": None})

@@ -1,6 +1,7 @@
 """Which tools a turn has, by its mode (reference 5.1)."""
 
 import uuid
+from collections import Counter
 from typing import Any
 
 from qlaud_actors.connectors.vault import Vault
@@ -9,7 +10,7 @@ from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.tools.meta import META_TOOLS
 from qlaud_actors.tools.model import Tool, Toolset, ToolsMode
 from qlaud_actors.tools.schema import check_schema
-from qlaud_actors.tools.store import list_tools
+from qlaud_actors.tools.store import get_tools_by_ids, list_tools
 
 CLIENT_TIMEOUT_MS = 60_000
 
@@ -22,41 +23,47 @@ async def toolset_for(
     tool_ids: list[str] | None,
     client_tools: list[dict[str, Any]],
 ) -> Toolset:
-    """The toolset of a turn. Raises NotFound (unknown id), InvalidRequest (names clash)."""
-    registered = tuple(await list_tools(rows, vault, account_id))
+    """The toolset of a turn. Raises NotFound (unknown id), InvalidRequest (names clash, bad schema)."""
+    reachable: tuple[Tool, ...] = ()
     match mode:
         case "explicit":
-            offered = _chosen(registered, tool_ids or [])
+            offered = await _chosen(rows, vault, account_id, tool_ids or [])
         case "tenant":
-            offered = tuple(tool for tool in registered if tool.shared)
+            offered = tuple(tool for tool in await list_tools(rows, vault, account_id) if tool.shared)
         case "dynamic":
-            offered = META_TOOLS
-    clients = tuple(_client_tool(definition) for definition in client_tools)
-    names = [tool.name for tool in (*offered, *clients)]
-    if doubled := next((name for name in names if names.count(name) > 1), None):
-        raise InvalidRequest(f"There is more than one tool named {doubled!r}.")
-    return Toolset((*offered, *clients), registered if mode == "dynamic" else ())
+            offered, reachable = META_TOOLS, tuple(await list_tools(rows, vault, account_id))
+    offered = (*offered, *(_client_tool(definition) for definition in client_tools))
+    doubled = [name for name, count in Counter(tool.name for tool in offered).items() if count > 1]
+    if doubled:
+        raise InvalidRequest(f"There is more than one tool named {doubled[0]!r}.")
+    return Toolset(offered, reachable)
 
 
 async def reachable_tools(rows: Rows, vault: Vault, account_id: uuid.UUID) -> Toolset:
     """What the meta-tools reach when they are called over REST."""
-    return Toolset(META_TOOLS, tuple(await list_tools(rows, vault, account_id)))
+    return await toolset_for(rows, vault, account_id, "dynamic", None, [])
 
 
-def _chosen(registered: tuple[Tool, ...], tool_ids: list[str]) -> tuple[Tool, ...]:
-    by_id = {tool.id: tool for tool in registered}
+async def _chosen(rows: Rows, vault: Vault, account_id: uuid.UUID, tool_ids: list[str]) -> tuple[Tool, ...]:
+    if not tool_ids:
+        return ()
+    found = await get_tools_by_ids(rows, vault, account_id, tool_ids)
+    unknown = set(tool_ids).difference(tool.id for tool in found)
     for tool_id in tool_ids:
-        if tool_id not in by_id:
+        if tool_id in unknown:
             raise NotFound(f"There is no tool with the id {tool_id[:64]!r}.")
-    return tuple(by_id[tool_id] for tool_id in dict.fromkeys(tool_ids))
+    return tuple(found)
 
 
 def _client_tool(definition: dict[str, Any]) -> Tool:
-    check_schema(definition["input_schema"])
+    try:
+        check_schema(definition["input_schema"])
+    except InvalidRequest as error:
+        raise InvalidRequest(f"client_tools, {definition['name']!r}: {error.message}") from None
     return Tool(
-        id=definition["name"],
+        id=f"client/{definition['name']}",
         name=definition["name"],
-        description=definition["description"],
+        description=definition.get("description") or "",
         input_schema=definition["input_schema"],
         kind="client",
         timeout_ms=CLIENT_TIMEOUT_MS,

@@ -93,9 +93,12 @@ class WebhookCaller:
                     attempt, verdict = Attempt(), None
                     verdict = await self._attempt(request, attempt, number)
                     wait = self._policy.wait(number, verdict.retry_after, random.random)
-                    if not verdict.retry or wait is None or time.monotonic() + wait >= deadline:
+                    if not verdict.retry or wait is None:
                         break
-                    await self._sleep(wait)
+                    pause = _pause(wait, verdict.retry_after or 0.0, deadline - time.monotonic())
+                    if pause is None:
+                        break
+                    await self._sleep(pause)
         except TimeoutError:
             return verdict.outcome if verdict else _timed_out(request.tool, attempt)
         assert verdict is not None
@@ -164,7 +167,7 @@ def judge(answer: Answer) -> Verdict:
 def _refusal(status: int) -> str:
     match status:
         case 401 | 403:
-            return f"The tool's webhook refused the call's signature ({status}): its owner has to check the secret."
+            return f"The tool's webhook refused the signature ({status}): its owner has to check the secret."
         case 410:
             return "The tool's webhook says that it is gone for good (410)."
         case 429:
@@ -192,6 +195,12 @@ def _timed_out(tool: Tool, attempt: Attempt) -> ToolOutcome:
 
 def _with_doubt(words: str, tool: Tool) -> str:
     return words if tool.effect == "read" else f"{words} {MAY_HAVE_HAPPENED}"
+
+
+def _pause(wait: float, asked: float, left: float) -> float | None:
+    """Half of the budget that is left is kept for the next attempt, unless the endpoint asked for more."""
+    pause = max(asked, min(wait, left / 2))
+    return pause if pause < left else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

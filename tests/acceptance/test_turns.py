@@ -66,7 +66,7 @@ async def test_raw_bytes_follow_the_rules(cluster: Cluster) -> None:
     for frame in raw.split(b"\n\n")[:-1]:
         data = [line for line in frame.split(b"\n") if line.startswith(b"data:")]
         if not data:
-            assert all(line.startswith((b":", b"retry: ")) for line in frame.split(b"\n"))
+            assert all(line.startswith(b":") for line in frame.split(b"\n"))
             continue
         assert len(data) == 1
         assert data[0].startswith(b'data: {"type":"')
@@ -247,3 +247,32 @@ async def latest(cluster: Cluster) -> str:
         return str(await connection.fetchval("SELECT id FROM turns ORDER BY created_at DESC LIMIT 1"))
     finally:
         await connection.close()
+
+
+async def test_a_repeated_request_gets_its_first_answer(cluster: Cluster) -> None:
+    """The same Idempotency-Key is the same turn, also when the cap has been spent since."""
+    user, key_id = await cluster.key(max_spend_usd=1)
+    thread = (await user.post("/v1/threads", {}))["id"]
+    path = f"/v1/threads/{thread}/messages"
+    body = {"model": MODEL, "max_tokens": 50, "content": "Hello", "tools": []}
+    first = await user.post(path, body, **{"idempotency-key": "k1"})
+    await cluster.admin.request("PATCH", f"/v1/keys/{key_id}", {"max_spend_usd": 0})
+    assert (await user.request("POST", path, body))[0] == 402
+    assert await user.post(path, body, **{"idempotency-key": "k1"}) == first
+    other = {**body, "content": "Something else"}
+    assert (await user.request("POST", path, other, **{"idempotency-key": "k1"}))[0] == 409
+    assert cluster.scripted.bill()["requests"] == 1
+
+
+async def test_a_heartbeat_comes_while_the_provider_thinks(database_url: str, redis_url: str) -> None:
+    """Silence is filled with comments, and the first byte may be long in coming."""
+    async with running_cluster(database_url, redis_url, QLAUD_HEARTBEAT_SECONDS="0.3") as cluster:
+        user, _ = await cluster.key()
+        thread = (await user.post("/v1/threads", {}))["id"]
+        body = {"model": MODEL, "max_tokens": 50, "stream": True}
+        body["content"] = script({"text": "at last", "first_byte_ms": 1500})
+        url = f"{user.base_url}/v1/threads/{thread}/messages"
+        async with user.session.post(url, json=body, headers={"x-api-key": user.key}) as response:
+            raw = await response.read()
+        assert raw.count(b": keep-alive\n\n") >= 3
+        assert b"at last" in raw

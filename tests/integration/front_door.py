@@ -1,6 +1,7 @@
 """A front door in this process, over the test's database and with whatever else a test needs of it."""
 
 import contextlib
+import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -48,6 +49,8 @@ async def front_door(
     **services: Any,
 ) -> AsyncIterator[Door]:
     """Serve the real application, with further routes if a test wants some."""
+    # The request id is kept under a plain name, which aiohttp advises against once per process.
+    warnings.filterwarnings("ignore", category=web.NotAppKeyWarning)
     secret = new_key_secret()
     await lifecycle.ensure_master_key(pool, Secret(secret))
     settings = replace(settings or Settings(), master_key=Secret(secret), max_body_bytes=max_body_bytes)

@@ -164,3 +164,31 @@ async def test_a_lost_connection_is_not_noticed(bus: Bus, publisher: Publisher, 
         await publisher.flush()
         turn_log.publish({"type": "three"})
         assert [e.seq for e in await collect(reader, 2)] == [2, 3]
+
+
+async def test_a_batch_may_be_sent_twice(redis: Redis) -> None:
+    """When Redis wrote but its answer was lost, sending again repeats nothing and breaks nothing."""
+    turn_id = new_uuid()
+    appender = log.Appender(redis)
+    first = [Entry(1, b'{"type":"a"}'), Entry(2, b'{"type":"b"}')]
+    assert await appender.append([(turn_id, 1, first)]) == [True]
+    assert await appender.append([(turn_id, 1, [*first, Entry(3, b'{"type":"c"}')])]) == [True]
+    assert [e.seq for e in await log.read_log(redis, turn_id, 0)] == [1, 2, 3]
+
+
+async def test_taking_a_log_over_ends_the_old_owner(publisher: Publisher, redis: Redis) -> None:
+    """What the old owner sends after the take-over is refused, so the new one's numbers are its own."""
+    turn_id, fenced = new_uuid(), asyncio.Event()
+    zombie = await publisher.open(turn_id, 1, 0, fenced.set)
+    zombie.publish({"type": "one"})
+    await publisher.flush()
+    owner = await publisher.open(turn_id, 2, 0, lambda: None)
+    zombie.publish({"type": "tail"})
+    await publisher.flush()
+    owner.publish({"type": "two"})
+    await publisher.flush()
+    assert fenced.is_set()
+    assert [(e.seq, e.data) for e in await log.read_log(redis, turn_id, 0)] == [
+        (1, b'{"type":"one"}'),
+        (2, b'{"type":"two"}'),
+    ]

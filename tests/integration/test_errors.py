@@ -11,9 +11,9 @@ import pytest
 import redis.asyncio
 import redis.exceptions
 from aiohttp import web
+from front_door import Door, front_door
 
 from api.bodies import read_json
-from front_door import Door, front_door
 from qlaud_actors.db.pool import Pool, open_pool
 from qlaud_actors.errors import ProviderOverloaded, SpendCapReached
 
@@ -203,7 +203,7 @@ async def test_browsers_may_call(door: Door) -> None:
             assert "x-qlaud-thread-id" in response.headers["access-control-expose-headers"]
 
 
-async def test_without_the_database_nothing_is_let_through(pool: Pool, database_url: str) -> None:
+async def test_without_the_database_nothing_is_let_through(database_url: str) -> None:
     """Fail closed: 503, never an answer without a verified key."""
     own = await open_pool(database_url, max_size=2)
     async with front_door(own) as door:

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-
 from front_door import Door, front_door
+
 from qlaud_actors.billing import meter
 from qlaud_actors.billing.model import Charge
 from qlaud_actors.db.pool import Pool

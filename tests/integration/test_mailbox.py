@@ -2,15 +2,16 @@
 
 import asyncio
 import uuid
+from dataclasses import replace
 
 import pytest
 
-from qlaud_actors.conversation import mailbox, store
+from qlaud_actors.conversation import mailbox, store, threads
 from qlaud_actors.conversation.journal import fenced
-from qlaud_actors.conversation.mailbox import NewTurn
+from qlaud_actors.conversation.mailbox import NewTurn, Renewal
 from qlaud_actors.conversation.model import MAX_ATTEMPTS, TurnOutcome, TurnRequest
 from qlaud_actors.db.pool import Pool
-from qlaud_actors.errors import IdempotencyConflict, LeaseLost, NotFound
+from qlaud_actors.errors import IdempotencyConflict, LeaseLost, NotFound, TurnCancelled
 from qlaud_actors.ids import new_uuid
 
 ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
@@ -110,7 +111,7 @@ async def test_a_zombie_cannot_write(pool: Pool, new) -> None:
         async with fenced(pool, zombie):
             pass
     assert await mailbox.finish(pool, zombie, TurnOutcome()) is None
-    assert await mailbox.renew(pool, [zombie, owner], 10) == {owner.id: False}
+    assert await mailbox.renew(pool, [zombie, owner], 10) == {owner.id: Renewal(False, True)}
 
 
 async def test_a_lost_worker_is_noticed(pool: Pool, new) -> None:
@@ -165,7 +166,7 @@ async def test_cancel_ends_what_nobody_owns(pool: Pool, new) -> None:
     turn = await mailbox.claim(pool, running.turn_id, "w", 10)
     assert turn is not None
     assert await mailbox.cancel(pool, turn.id) is None
-    assert await mailbox.renew(pool, [turn], 10) == {turn.id: True}
+    assert await mailbox.renew(pool, [turn], 10) == {turn.id: Renewal(True, True)}
     await expire(pool, turn.id)
     assert await mailbox.cancel(pool, turn.id) is not None
 
@@ -176,3 +177,40 @@ async def test_a_thread_that_is_gone_takes_no_turn(pool: Pool, new, thread_id: u
     with pytest.raises(NotFound):
         await mailbox.accept(pool, new())
     assert await pool.fetchval("SELECT count(*) FROM turns") == 0
+
+
+async def test_a_locked_turn_does_not_hold_up_the_others(pool: Pool, new) -> None:
+    """Renewing passes over a row that a transaction holds: it is still ours, and the rest is renewed."""
+    accepted = await mailbox.accept(pool, new("stuck"))
+    stuck = await mailbox.claim(pool, accepted.turn_id, "w", 10)
+    assert stuck is not None
+    other_thread = new_uuid()
+    await pool.execute(
+        "INSERT INTO threads (id, account_id, key_id) VALUES ($1, $2, $3)",
+        other_thread,
+        ACCOUNT,
+        stuck.key_id,
+    )
+    free_id = (await mailbox.accept(pool, replace(new("free"), thread_id=other_thread))).turn_id
+    free = await mailbox.claim(pool, free_id, "w", 10)
+    assert free is not None
+    async with fenced(pool, stuck):
+        renewals = await asyncio.wait_for(mailbox.renew(pool, [stuck, free], 10), 2)
+    assert renewals == {stuck.id: Renewal(False, False), free.id: Renewal(False, True)}
+
+
+async def test_a_deleted_threads_text_is_gone_for_good(pool: Pool, new, thread_id: uuid.UUID) -> None:
+    """A turn that still writes after the delete, and a process that died in it, leave no text behind."""
+    turn = await mailbox.claim(pool, (await mailbox.accept(pool, new("secret words"))).turn_id, "w", 10)
+    assert turn is not None
+    await pool.execute(
+        "UPDATE threads SET deleted_at = now() - interval '5 seconds' WHERE id = $1", thread_id
+    )
+    assert await threads.purge_leftovers(pool) == []
+    async with fenced(pool, turn) as connection:
+        await store.append_message(connection, turn, "assistant", "secret answer")
+    await mailbox.finish(pool, turn, TurnCancelled())
+    await threads.purge_leftovers(pool)
+    assert await pool.fetchval("SELECT count(*) FROM messages") == 0
+    assert "secret" not in str(await pool.fetch("SELECT content, request, error FROM turns"))
+    assert await pool.fetchval("SELECT purged_at IS NOT NULL FROM threads WHERE id = $1", thread_id)

@@ -181,6 +181,17 @@ async def test_a_step_is_charged_once_whoever_took_it(pool: Pool) -> None:
     assert await budget(pool, key) == (2 * spent, 0)
 
 
+async def test_a_step_is_charged_once_in_a_race(pool: Pool) -> None:
+    """Settlements of the same step at the same time, each with its own hold: one charge, nothing held."""
+    key, turn = await new_key(pool, 10**12), new_uuid()
+    holds = [await meter.hold(pool, key, turn, call(), floor_tokens=64) for _ in range(8)]
+    used = charge(key, Usage(input=100, output=100), turn, 1)
+    settled = await asyncio.gather(*(settle(pool, hold.id, used) for hold in holds))
+    (only,) = [settlement for settlement in settled if settlement]
+    assert await budget(pool, key) == (only.charged_nanos, 0)
+    assert await pool.fetchval("SELECT sum(cost_nanos)::bigint FROM usage_events") == only.charged_nanos
+
+
 async def test_releasing_twice_releases_once(pool: Pool) -> None:
     """Each hold comes back exactly once, also when released from many places at the same time."""
     key = await new_key(pool, 10**12)
@@ -236,10 +247,14 @@ async def test_a_rollback_takes_all_of_a_settlement_back(pool: Pool) -> None:
     """Usage row, charge and hold stand and fall with the caller's transaction."""
     key = await new_key(pool, 10**12)
     hold = await meter.hold(pool, key, None, call(), floor_tokens=64)
-    with pytest.raises(RuntimeError):
+
+    async def fail_after_settling() -> None:
         async with pool.acquire() as connection, connection.transaction():
             await meter.settle(connection, hold.id, charge(key, Usage(input=1)))
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail_after_settling()
     assert await budget(pool, key) == (0, hold.amount_nanos)
     assert await pool.fetchval("SELECT count(*) FROM usage_events") == 0
 
@@ -277,3 +292,19 @@ async def test_a_report_shows_the_newest_hundred_rows(pool: Pool) -> None:
     usage = await report.key_usage(pool, ACCOUNT, key, ALWAYS)
     assert usage["request_count"] == 103
     assert [event["input_tokens"] for event in usage["events"]] == list(range(102, 2, -1))
+
+
+async def test_a_step_that_is_being_charged_is_not_charged_beside_it(pool: Pool) -> None:
+    """A second settlement that began before the first was committed waits, then gives its hold back."""
+    key, turn = await new_key(pool, 10**12), new_uuid()
+    first, second = [await meter.hold(pool, key, turn, call(), floor_tokens=64) for _ in range(2)]
+    used = charge(key, Usage(input=100, output=100), turn, 1)
+    async with pool.acquire() as connection, connection.transaction():
+        settled = await meter.settle(connection, first.id, used)
+        assert settled is not None
+        waiting = asyncio.create_task(settle(pool, second.id, used))
+        await asyncio.wait([waiting], timeout=0.2)
+        assert not waiting.done()
+    assert await waiting is None
+    assert await budget(pool, key) == (settled.charged_nanos, 0)
+    assert await pool.fetchval("SELECT count(*) FROM usage_events") == 1

@@ -88,8 +88,10 @@ CREATE TABLE threads (
     last_turn       integer NOT NULL DEFAULT 0,
     created_at      timestamptz NOT NULL DEFAULT now(),
     last_active_at  timestamptz NOT NULL DEFAULT now(),
-    deleted_at      timestamptz
+    deleted_at      timestamptz,
+    purged_at       timestamptz
 );
+CREATE INDEX threads_unpurged ON threads (deleted_at) WHERE deleted_at IS NOT NULL AND purged_at IS NULL;
 CREATE INDEX threads_by_account ON threads (account_id, last_active_at DESC) WHERE deleted_at IS NULL;
 CREATE INDEX threads_by_key ON threads (key_id, last_active_at DESC) WHERE deleted_at IS NULL;
 CREATE INDEX threads_by_end_user ON threads (account_id, end_user_id, last_active_at DESC)
@@ -131,6 +133,7 @@ CREATE TABLE turns (
 CREATE INDEX turns_unfinished ON turns (thread_id, number) WHERE status IN ('queued', 'running');
 CREATE INDEX turns_queued ON turns (wake_at) WHERE status = 'queued';
 CREATE INDEX turns_leased ON turns (lease_until) WHERE status = 'running';
+CREATE INDEX turns_exhausted ON turns (created_at) WHERE status IN ('queued', 'running') AND attempts >= 3;
 
 CREATE TABLE messages (
     thread_id   uuid NOT NULL REFERENCES threads,

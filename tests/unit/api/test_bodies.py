@@ -45,6 +45,7 @@ async def test_a_body_is_read_into_its_type() -> None:
         (b"{", "not valid JSON"),
         (b'{"name":"x"} x', "not valid JSON"),
         (b'{"name":"\xff"}', "not valid JSON"),
+        (b'{"name":"x","ignored":"\xff"}', "not valid JSON"),
         (b'{"name":"\\ud800"}', "not valid JSON"),
         (b'{"name":NaN}', "not valid JSON"),
         (b"[]", "object"),

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from api.errors import error_response
+from api.errors import TYPES, error_response, error_type
 from qlaud_actors.errors import (
     Conflict,
     IdempotencyConflict,
@@ -123,3 +123,34 @@ def test_a_refusal_for_money_names_its_reason_in_the_message() -> None:
     """Clients look for the reason in `error.message`, whoever wrote the sentence."""
     for error in (SpendCapReached(), WalletEmpty()):
         assert error.code in read(error_response(error, OWN, "r"))["error"]["message"]
+
+
+def tree(root: type[QlaudError] = QlaudError) -> list[type[QlaudError]]:
+    """An error class and all below it."""
+    return [root, *(found for child in root.__subclasses__() for found in tree(child))]
+
+
+def test_codes_name_one_kind_of_error() -> None:
+    """Clients may tell errors apart by code: only a class that stands for stored errors has its parent's."""
+    named = [kind for kind in tree() if "code" in vars(kind)]
+    codes = [kind.code for kind in named]
+    assert len(set(codes)) == len(codes)
+    assert [kind for kind in tree() if kind not in named] == [TurnFailed]
+    assert all(code.replace("_", "").isalpha() and code.islower() for code in codes)
+
+
+def test_every_class_has_a_sentence_and_a_type() -> None:
+    """The docstring speaks when nobody else does; the status is one that the table of types decides."""
+    for kind in tree():
+        assert kind.__doc__
+        assert 400 <= kind.status < 600
+        assert kind.status in TYPES or kind.status >= 500, f"{kind.__name__} has a status without a type"
+
+
+def test_each_status_has_its_own_type() -> None:
+    """In both dialects the type follows from the status, also for one that no class of ours has."""
+    assert len(set(TYPES.values())) == len(TYPES)
+    assert [error_type(status) for status in (405, 418, 422, 500, 502, 503, 504)] == [
+        *["invalid_request_error"] * 3,
+        *["api_error"] * 4,
+    ]

@@ -1,0 +1,50 @@
+"""A worker that dies like `kill -9` at one chosen line: right before or right after a call.
+
+Run as a script with the point in CRASH_AT: `<function> <before|after> <nth call>`. The code of the
+product knows nothing of it: the function is wrapped from outside.
+"""
+
+import os
+import sys
+from typing import Any
+
+from qlaud_actors.conversation import call_journal, journal, log, mailbox
+from qlaud_actors.tools import webhook
+from workers.__main__ import main
+
+PLACES = {
+    "claim": (mailbox, "claim"),
+    "open": (journal.StepJournal, "open"),
+    "settle": (journal.StepJournal, "settle"),
+    "begin": (call_journal.ToolJournal, "begin"),
+    "webhook": (webhook.WebhookCaller, "call"),
+    "finish_call": (call_journal.ToolJournal, "finish"),
+    "save_results": (journal.StepJournal, "save_results"),
+    "finish_turn": (mailbox, "finish"),
+    "append": (log.Appender, "append"),
+}
+
+
+def arm(point: str) -> None:
+    """Wrap the chosen function."""
+    name, side, nth = point.split()
+    owner, attribute = PLACES[name]
+    original: Any = getattr(owner, attribute)
+    seen = 0
+
+    async def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == int(nth) and side == "before":
+            os._exit(9)
+        result = await original(*args, **kwargs)
+        if seen == int(nth) and side == "after":
+            os._exit(9)
+        return result
+
+    setattr(owner, attribute, dying)
+
+
+if __name__ == "__main__":
+    arm(os.environ["CRASH_AT"])  # noqa: TID251 - the test's own variable
+    sys.exit(main())

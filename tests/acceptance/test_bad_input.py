@@ -1,0 +1,365 @@
+"""Bad input gets the specified 4xx and changes no row: one table over all routes, on real processes."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from cluster import MODEL, Api, Cluster, running_cluster, script
+
+from api.routes import ROUTES
+from qlaud_actors.db.pool import Pool
+from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys import lifecycle
+from qlaud_actors.keys.lifecycle import NewKey
+
+MAX_BODY = 20 * 1024
+NOTHING_TO_SEND = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/account"),
+    ("GET", "/v1/keys"),
+    ("GET", "/v1/tools"),
+    ("DELETE", "/v1/threads/empty"),
+}
+
+THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
+SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
+TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
+KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
+TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
+SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
+CONNECTIONS, USAGE = "/v1/connections", "/v1/usage"
+
+
+class Row(NamedTuple):
+    """A request: what is left out is right. `ids` replaces the right ids of the path by others."""
+
+    status: int
+    method: str
+    route: str
+    body: Any = None
+    query: str = ""
+    ids: dict[str, str] = {}  # noqa: RUF012 - never changed
+    key: str = "admin"
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "max_tokens": 64, "content": "hello", **fields}
+
+
+def tool(**fields: Any) -> dict[str, Any]:
+    right = {
+        "name": "fresh",
+        "description": "d",
+        "input_schema": {"type": "object"},
+        "webhook_url": "https://hooks.example/x",
+    }
+    return {**right, **fields}
+
+
+def malformed() -> list[Row]:
+    """What is no JSON, no object, too deep or too long, on every route that takes a body."""
+    deep = b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    bodies = [(400, raw) for raw in (b"{", b'"text"', b"[]", b'{"a":"\xff"}', deep, b'{"a":1}x')]
+    bodies.append((413, b'{"a":"' + b"x" * MAX_BODY + b'"}'))
+    takers = [
+        ("POST", route)
+        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS)
+    ] + [("PATCH", THREAD), ("PATCH", KEY)]
+    return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
+
+
+def turns() -> list[Row]:
+    """Sending messages, and what belongs to turns."""
+    bad: list[dict[str, Any]] = [
+        {"model": ""},
+        {"model": 5},
+        {"max_tokens": 0},
+        {"max_tokens": "64"},
+        {"max_tokens": 1.5},
+        {"content": None},
+        {"content": ""},
+        {"content": []},
+        {"content": [{"type": "tool_result", "tool_use_id": "x", "content": "y"}]},
+        {"content": [{"type": "text", "text": 5}]},
+        {"stream": "yes"},
+        {"system": 5},
+        {"tools": "x"},
+        {"tools": ["x"], "tools_mode": "dynamic"},
+        {"tools_mode": "all"},
+        {"client_tools": [{"name": "a b", "input_schema": {}}]},
+        {"client_tools": [{"name": "a", "input_schema": {"type": "object"}}] * 2},
+        {"client_tools": [{"name": "a", "input_schema": {"type": "nonsense"}}]},
+        {"client_tools": [{"name": "a", "input_schema": {"type": "object", "$ref": "https://x.example"}}]},
+        {"thinking": {"budget_tokens": 64}},
+        {"temperature": 3},
+        {"qlaud_runtime": {"max_iterations": "8"}},
+    ]
+    return [
+        *(Row(400, "POST", SEND, message(**fields)) for fields in bad),
+        *(Row(400, "POST", SEND, message(stream=True, **fields)) for fields in bad[:3]),
+        Row(404, "POST", SEND, message(model="no-such-model")),
+        Row(404, "POST", SEND, message(model="no-such-model", stream=True)),
+        Row(404, "POST", SEND, message(model="\x00")),
+        Row(404, "POST", SEND, message(tools=["tool_" + "0" * 32])),
+        Row(404, "POST", SEND, message(tools=["{foreign_tool}"])),
+        Row(404, "POST", SEND, message(tools=["\x00"])),
+        Row(400, "POST", SEND, message(), headers={"idempotency-key": "x" * 256}),
+        Row(400, "POST", SEND, message(), headers={"idempotency-key": ""}),
+        Row(402, "POST", SEND, message(), key="broke", ids={"thread_id": "{broke_thread}"}),
+        *(
+            Row(404, "POST", SEND, message(), ids={"thread_id": other})
+            for other in ("{foreign}", "{none}", "x")
+        ),
+        Row(404, "POST", SEND, message(), key="user", ids={"thread_id": "{admins}"}),
+        *(Row(404, "POST", RESULT, {"output": 1}, ids={"tool_use_id": i}) for i in ("x", "%00", "x" * 600)),
+        Row(404, "POST", RESULT, {"output": 1}, ids={"thread_id": "{foreign}"}),
+        Row(400, "POST", RESULT, {"output": 1, "is_error": "no"}),
+        *(
+            Row(404, method, route, ids=ids)
+            for method, route in (("GET", TURN), ("GET", STREAM), ("POST", CANCEL))
+            for ids in (
+                {"thread_id": "{foreign}"},
+                {"turn_id": "{none}"},
+                {"turn_id": "x"},
+                {"thread_id": "{admins}"},
+            )
+        ),
+        *(
+            Row(400, "GET", STREAM, query=f"?after={after}")
+            for after in ("x", "-1", "1.5", "9" * 30, "%D9%A3")
+        ),
+        Row(400, "GET", STREAM, headers={"last-event-id": "x"}),
+    ]
+
+
+def threads() -> list[Row]:
+    """Threads, their lists and their messages."""
+    bad: list[dict[str, Any]] = [
+        {"title": 5},
+        {"title": "x" * 513},
+        {"title": "a\x00b"},
+        {"metadata": []},
+        {"metadata": "x"},
+        {"metadata": {"a": "\x00"}},
+        {"metadata": {"\x00": 1}},
+    ]
+    return [
+        *(Row(400, "POST", THREADS, fields) for fields in bad),
+        *(Row(400, "PATCH", THREAD, fields) for fields in bad),
+        Row(400, "POST", THREADS, {"end_user_id": 5}),
+        Row(400, "POST", THREADS, {"end_user_id": "\x00"}),
+        Row(400, "POST", THREADS, {"end_user_id": "x" * 600}),
+        Row(403, "POST", THREADS, {"end_user_id": "bob"}, key="user"),
+        Row(400, "PATCH", THREAD, {"metadata": None}),
+        Row(400, "PATCH", THREAD, {"metadata": {"a": "x" * 15_000, "b": ["y" * 100] * 14}}),
+        *(
+            Row(404, method, route, body, ids={"thread_id": other})
+            for method, route, body in (
+                ("GET", THREAD, None),
+                ("PATCH", THREAD, {"title": "stolen"}),
+                ("DELETE", THREAD, None),
+                ("GET", SEND, None),
+            )
+            for other in ("{foreign}", "{none}", "x", "%00")
+        ),
+        Row(404, "DELETE", THREAD, ids={"thread_id": "{admins}"}, key="user"),
+        *(
+            Row(400, "GET", THREADS, query=f"?{query}")
+            for query in ("limit=0", "limit=-1", "limit=x", "limit=%D9%A3", "after=x", "after=%00")
+        ),
+        *(Row(400, "GET", THREADS, query=f"?after={after}") for after in ("{foreign}", "{none}")),
+        Row(400, "GET", THREADS, query="?end_user_id=%00"),
+        *(
+            Row(400, "GET", SEND, query=f"?{query}")
+            for query in (
+                "limit=0",
+                "limit=1e2",
+                "order=up",
+                "after_seq=x",
+                "after_seq=-1",
+                "before_seq=9999999999",
+            )
+        ),
+    ]
+
+
+def control() -> list[Row]:
+    """Keys, usage and tools."""
+    wrong_keys: list[dict[str, Any]] = [
+        {},
+        {"name": ""},
+        {"name": 5},
+        {"name": "a\nb"},
+        {"name": "k", "scope": "root"},
+        {"name": "k", "max_spend_usd": -1},
+        {"name": "k", "max_spend_usd": "5"},
+        {"name": "k", "max_spend_usd": 1e12},
+        {"name": "k", "max_spend_usd": True},
+        {"name": "k", "end_user_id": ""},
+        {"name": "k", "thread_access": "all"},
+    ]
+    urls = ["http://hooks.example/x", "ftp://hooks.example", "hooks.example", "", "https://", "\x00"]
+    private = [
+        "127.0.0.1",
+        "10.0.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "[::1]",
+        "localhost",
+        "0.0.0.0",
+        "2130706433",
+    ]
+    wrong_tools: list[dict[str, Any]] = [
+        {"name": ""},
+        {"name": "a b"},
+        {"name": "qlaud-builtin/x"},
+        {"name": 5},
+        {"description": ""},
+        {"description": "\x00"},
+        {"input_schema": []},
+        {"input_schema": {"type": "string"}},
+        {"input_schema": {"type": "object", "properties": 5}},
+        {"timeout_ms": 120_001},
+        {"timeout_ms": "1"},
+        {"effect": "maybe"},
+        {"shared": "yes"},
+        *({"webhook_url": url} for url in urls),
+        *({"webhook_url": f"https://{host}/x"} for host in private),
+    ]
+    return [
+        *(Row(400, "POST", KEYS, fields) for fields in wrong_keys),
+        *(
+            Row(400, "PATCH", KEY, fields)
+            for fields in ({"name": ""}, {"max_spend_usd": -1}, {"max_spend_usd": "9"})
+        ),
+        Row(400, "PATCH", KEY, {"max_spend_usd": 9, "name": "a\nb"}),
+        *(
+            Row(404, method, route, {"max_spend_usd": 9}, ids={"key_id": other})
+            for method, route in (("GET", KEY), ("PATCH", KEY), ("DELETE", KEY), ("GET", KEY_USAGE))
+            for other in ("{foreign_key}", "{none}", "x")
+        ),
+        Row(409, "DELETE", KEY, ids={"key_id": "{master}"}),
+        Row(409, "PATCH", KEY, {"max_spend_usd": 9}, ids={"key_id": "{revoked}"}),
+        *(
+            Row(400, "GET", route, query=f"?{q}")
+            for route in (USAGE, KEY_USAGE)
+            for q in ("from_ms=x", "to_ms=-1")
+        ),
+        *(Row(400, "POST", TOOLS, tool(**fields)) for fields in wrong_tools),
+        Row(409, "POST", TOOLS, tool(name="taken")),
+        *(Row(404, "DELETE", TOOL, ids={"tool_id": other}) for other in ("{foreign_tool}", "x", "%00")),
+        Row(400, "POST", SEARCH, {}),
+        Row(400, "POST", SEARCH, {"intent": 5}),
+        Row(400, "POST", SEARCH, {"intent": "x", "limit": 0}),
+        Row(400, "POST", SCHEMAS, {"tools": "x"}),
+        Row(400, "POST", SCHEMAS, {"tools": []}),
+        Row(400, "POST", EXECUTE, {"calls": []}),
+        Row(400, "POST", EXECUTE, {"calls": [{"args": {}}]}),
+        Row(400, "POST", CONNECTIONS, {"action": "explode"}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
+        *(
+            Row(403, method, route, body, key="user")
+            for method, route, body in (
+                ("POST", KEYS, {"name": "k"}),
+                ("PATCH", KEY, {"max_spend_usd": 9}),
+                ("DELETE", KEY, None),
+                ("POST", TOOLS, tool()),
+                ("DELETE", TOOL, None),
+                ("GET", USAGE, None),
+            )
+        ),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control()]
+
+
+async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
+    """Count and checksum of every table; when a key was last used is no change."""
+    tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    parts = [
+        f"SELECT '{table}' AS name, count(*) AS n, md5(COALESCE(string_agg(r, ',' ORDER BY r), '')) AS sum"
+        f" FROM (SELECT (to_jsonb(t) - 'last_used_at')::text AS r FROM {table} t) rows"
+        for (table,) in tables
+    ]
+    return {row["name"]: (row["n"], row["sum"]) for row in await pool.fetch(" UNION ALL ".join(parts))}
+
+
+async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, Api]]:
+    """Something in every table, for this account and for another; ids by name, clients by key."""
+    admin = cluster.admin
+    user, key_id = await cluster.key(end_user_id="ada")
+    broke, _ = await cluster.key(max_spend_usd=0)
+    _, revoked = await cluster.key()
+    await admin.request("DELETE", f"/v1/keys/{revoked}")
+    ids = {"none": str(new_uuid()), "key_id": key_id, "revoked": revoked, "tool_use_id": "x"}
+    ids["thread_id"] = (await user.post("/v1/threads", {"title": "T", "metadata": {"a": 1}}))["id"]
+    ids["admins"] = (await admin.post("/v1/threads", {}))["id"]
+    ids["broke_thread"] = (await broke.post("/v1/threads", {}))["id"]
+    done = [event async for event in user.stream(ids["thread_id"], script({"text": "Hello."}))][-1]
+    ids["turn_id"] = done["turn_id"]
+    ids["tool_id"] = (await admin.post("/v1/tools", tool(name="taken")))["id"]
+    account = new_uuid()
+    await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", account)
+    key, secret = await lifecycle.mint(pool, account, NewKey("k", scope="admin"))
+    stranger = Api(admin.session, admin.base_url, secret.reveal())
+    ids["foreign_key"] = str(key.id)
+    ids["foreign"] = (await stranger.post("/v1/threads", {}))["id"]
+    ids["foreign_tool"] = (await stranger.post("/v1/tools", tool()))["id"]
+    ids["master"] = str(await pool.fetchval("SELECT id FROM keys WHERE is_master"))
+    return ids, {"admin": admin, "user": user, "broke": broke}
+
+
+def filled(text: str, ids: dict[str, str]) -> str:
+    """`{name}` of a known id replaced, other braces left alone."""
+    return re.sub(r"\{(\w+)\}", lambda found: ids.get(found[1], found[0]), text)
+
+
+async def send(row: Row, ids: dict[str, str], api: Api, *, chunked: bool = False) -> tuple[int, Any]:
+    """Status and JSON of a row's request."""
+    own = {name: filled(value, ids) for name, value in row.ids.items()}
+    path = filled(row.route, {**ids, **own}) + filled(row.query, ids)
+    body = row.body
+    if body is not None and not isinstance(body, bytes):
+        body = filled(json.dumps(body), ids).encode()
+    headers = {"x-api-key": api.key, "content-type": "application/json", **row.headers}
+    data = _chunks(body) if chunked else body
+    async with api.session.request(row.method, api.base_url + path, data=data, headers=headers) as response:
+        return response.status, await response.json(content_type="application/json")
+
+
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def test_every_route_is_in_the_table() -> None:
+    """A new route is not forgotten here: each one that takes anything has a row."""
+    served = {(route.method, route.path) for table in ROUTES for route in table}  # type: ignore[attr-defined]
+    assert served - NOTHING_TO_SEND == {(row.method, row.route) for row in TABLE}
+    assert len(TABLE) >= 60
+
+
+async def test_bad_input_is_refused_and_changes_nothing(
+    database_url: str, redis_url: str, pool: Pool
+) -> None:
+    """Each row gets its status with a typed JSON error, and every table is as it was before."""
+    wrong = []
+    async with running_cluster(
+        database_url, redis_url, QLAUD_MAX_BODY_BYTES=str(MAX_BODY), QLAUD_ALLOW_PRIVATE_WEBHOOKS="0"
+    ) as cluster:
+        ids, keys = await seed(cluster, pool)
+        before = await fingerprint(pool)
+        for row in TABLE:
+            for chunked in (False, True) if row.status == 413 else (False,):
+                status, answer = await send(row, ids, keys[row.key], chunked=chunked)
+                after = await fingerprint(pool)
+                changed = [name for name in after if after[name] != before.get(name)]
+                typed = isinstance(answer, dict) and "type" in answer.get("error", {})
+                if status != row.status or changed or not typed:
+                    wrong.append((status, changed, str(row)[:200], str(answer)[:200]))
+                before = after
+    assert not wrong, "\n".join(map(str, wrong))
