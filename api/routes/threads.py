@@ -4,7 +4,7 @@ import msgspec
 from aiohttp import web
 
 from api.bodies import no_nul, path_uuid, query_choice, query_int, query_text, read_json
-from api.context import caller, services
+from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
 from api.turn_body import TurnBody, fingerprint, turn_request
@@ -64,7 +64,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         key_id=key.id,
         request=asked,
         content=body.content,
-        request_id=request["request_id"],
+        request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
         idempotency_key=_idempotency_key(request),
     )
