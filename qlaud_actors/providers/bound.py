@@ -29,6 +29,11 @@ TOOL_TOKENS = 64
 TOOL_USE_TOKENS = 1_000
 """Once for all tools: the instructions that a provider adds when there are any."""
 
+VENDOR_TOOL_TOKENS = 8_000
+"""For a tool that a vendor defines by its type: schema and instructions are its own and not seen here
+(Anthropic documents some 250 to 1,300 for each, November 2026).
+"""
+
 BYTES_PER_TOKEN = 4
 """Of ordinary text: for estimates only."""
 
@@ -51,6 +56,8 @@ def _request(request: ModelRequest, measure: "_Measure") -> int:
     for tool in request.tools:
         spelled = (tool.name, tool.description, tool.input_schema, tool.extra)
         tokens += TOOL_TOKENS + NAME_TOKENS + _json_bytes(spelled)
+        if tool.extra.get("type") not in (None, "custom", "function"):
+            tokens += VENDOR_TOOL_TOKENS
     for message in request.messages:
         tokens += MESSAGE_TOKENS + measure.content(message.content)
     return tokens

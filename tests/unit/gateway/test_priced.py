@@ -1,0 +1,93 @@
+"""What would cost more than a hold covers is refused, in words; what does not, passes."""
+
+from typing import Any
+
+import pytest
+
+from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.gateway.asks import AnthropicAsk, OpenAIAsk
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+AUDIO = [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]
+
+
+def claude(**fields: Any) -> AnthropicAsk:
+    return AnthropicAsk.of({"model": "m", "max_tokens": 9, "messages": MESSAGES, **fields}, None, None)
+
+
+def gpt(**fields: Any) -> OpenAIAsk:
+    return OpenAIAsk.of({"model": "m", "messages": MESSAGES, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"service_tier": "priority"},
+        {"speed": "fast"},
+        {"inference_geo": "us"},
+        {"container": {"skills": []}},
+        {"mcp_servers": [{"url": "https://x"}]},
+        {"fallbacks": [{"model": "dearer"}]},
+        {"thread": {"id": "t"}},
+        {"compaction": {"type": "x"}},
+        {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+        {"tools": [{"type": "web_search_20260318", "name": "web_search"}]},
+        {"tools": [{"type": "code_execution_20260521", "name": "code_execution"}]},
+        {"tools": [{"type": "advisor_20260301", "name": "advisor"}]},
+    ],
+)
+def test_dearer_messages_are_refused(fields: dict[str, Any]) -> None:
+    """Each field or tool that changes the price, named in the refusal."""
+    with pytest.raises(InvalidRequest, match=r"price|billed|who|sent|remembers"):
+        claude(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"service_tier": "flex"},
+        {"web_search_options": {}} | {"web_search_options": {"search_context_size": "low"}},
+        {"modalities": ["text", "audio"]},
+        {"audio": {"voice": "alloy", "format": "wav"}},
+        {"prediction": {"type": "content", "content": "x"}},
+        {"prompt_cache_retention": "24h"},
+        {"models": ["dearer"]},
+        {"search_parameters": {"mode": "on"}},
+        {"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
+        {"messages": [{"role": "user", "content": AUDIO}]},
+        {"messages": [*MESSAGES, {"role": "assistant", "audio": {"id": "a"}}]},
+    ],
+)
+def test_dearer_completions_are_refused(fields: dict[str, Any]) -> None:
+    """The same in OpenAI's words, and in those of servers that are like it."""
+    with pytest.raises(InvalidRequest):
+        gpt(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"service_tier": "auto", "speed": "standard", "mcp_servers": [], "brand_new": 1},
+        {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+        {"tools": [{"type": "bash_20250124", "name": "bash"}, {"name": "mine", "input_schema": {}}]},
+    ],
+)
+def test_usual_messages_pass(fields: dict[str, Any]) -> None:
+    """Standard values, empty lists, tools that the caller runs, fields that nobody knows."""
+    assert claude(**fields).body.items() >= fields.items()
+
+
+def test_usual_completions_pass() -> None:
+    """The same for OpenAI's dialect."""
+    fields = {"service_tier": "default", "modalities": ["text"], "n": 3, "tools": [{"type": "function"}]}
+    assert gpt(**fields).copies == 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"messages": "Hi"}, {"messages": []}, {"n": 0}, {"max_tokens": 0}, {"max_tokens": True}, {"model": 1}],
+)
+def test_malformed_bodies_name_the_field(fields: dict[str, Any]) -> None:
+    """A wrong type is told with where it stands."""
+    with pytest.raises(InvalidRequest, match=next(iter(fields))):
+        gpt(**fields)
