@@ -20,8 +20,13 @@ async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
     What goes wrong before the first byte is a plain HTTP error, also for a stream. A client that leaves
     ends nothing but its own response.
     """
+    hub, key = services(request), caller(request)
+    async with hub.limits.admit(key):
+        return await _carried(request, hub.relay.start(key, ask), ask)
+
+
+async def _carried(request: web.Request, carriage: Carriage, ask: Ask) -> web.StreamResponse:
     hub = services(request)
-    carriage = hub.relay.start(caller(request), ask)
     chunks = carriage.chunks(hub.settings.heartbeat_seconds)
     try:
         if ask.stream:

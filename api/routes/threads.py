@@ -84,7 +84,7 @@ async def _check_turn(request: web.Request, asked: TurnRequest) -> None:
     key, hub = caller(request), services(request)
     model = hub.catalog.resolve(asked.model)
     require_model(key, model.slug)
-    hub.caller.require_configured(model)
+    hub.catalog.require_configured(model)
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
     lifecycle.precheck(key)
 

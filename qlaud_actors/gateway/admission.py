@@ -21,6 +21,7 @@ from qlaud_actors.errors import InvalidRequest, ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
 from qlaud_actors.keys import lifecycle
+from qlaud_actors.keys.limits import require_model
 from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.log import get_logger
 from qlaud_actors.money import nanos_to_usd
@@ -93,7 +94,8 @@ class Admission:
     def _model(self, key: ApiKey, ask: Ask) -> Model:
         lifecycle.precheck(key)
         model = self.catalog.resolve(ask.slug)
-        self.caller.require_configured(model)
+        require_model(key, model.slug)
+        self.catalog.require_configured(model)
         return model
 
 

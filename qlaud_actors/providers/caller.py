@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from qlaud_actors.errors import ProviderNotConfigured
 from qlaud_actors.outbound.client import Client, Response
 from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.catalog import Catalog
@@ -39,7 +38,7 @@ class Caller:
 
         Raises ProviderNotConfigured when there is no key for the model's provider.
         """
-        self.require_configured(model)
+        self._catalog.require_configured(model)
         wire = self._wires[model.provider.wire]
         encoded = wire.encode(request, model)
         target = self._target(model, encoded.path, encoded.headers, msgspec.json.encode(encoded.body))
@@ -50,18 +49,10 @@ class Caller:
 
         `request` is what it says, as far as that matters for an estimate. Raises ProviderNotConfigured.
         """
-        self.require_configured(model)
+        self._catalog.require_configured(model)
         wire = self._wires[model.provider.wire]
         target = self._target(model, raw.path or wire.path, raw.headers, raw.body)
         return Passage(request, model, wire, target, self._line, raw=raw)
-
-    def require_configured(self, model: Model) -> None:
-        """Raises ProviderNotConfigured when there is no key for the model's provider."""
-        provider = model.provider
-        if not self._catalog.configured(provider):
-            raise ProviderNotConfigured(
-                f"No API key is set for {provider.display_name}: set {provider.api_key_env}."
-            )
 
     def _target(self, model: Model, path: str, headers: Mapping[str, str], body: bytes) -> Target:
         provider = model.provider

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qlaud_actors.errors import UnknownModel
+from qlaud_actors.errors import ProviderNotConfigured, UnknownModel
 from qlaud_actors.providers.catalog_files import CatalogError, ProviderFile, is_url, packaged, parse, read
 from qlaud_actors.providers.model import Model, Provider
 from qlaud_actors.settings import Secret
@@ -91,6 +91,14 @@ class Catalog:
     def credentials(self, provider: Provider) -> Secret | None:
         """The provider's API key, if one is set."""
         return self._keys.get(provider.slug)
+
+    def require_configured(self, model: Model) -> None:
+        """Raises ProviderNotConfigured when there is no key for the model's provider."""
+        provider = model.provider
+        if not self.configured(provider):
+            raise ProviderNotConfigured(
+                f"No API key is set for {provider.display_name}: set {provider.api_key_env}."
+            )
 
     def configured(self, provider: Provider) -> bool:
         """Whether a call can be tried: a key is set or not needed, or the address is the operator's own."""

@@ -1,6 +1,7 @@
 """The whole front door over real services: who gets in, who sees which thread, and what every answer has."""
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT
 from qlaud_actors.settings import Secret, Settings
 
 NOWHERE = str(uuid.UUID(int=0))
-ADMIN_ONLY = ("/v1/keys", "/v1/usage", "/v1/tools")
-FOR_ALL = ("/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute")
+ADMIN_ONLY = ("/v1/keys", "/v1/usage", "/v1/tools", "/v1/accounts", "/v1/billing")
+FOR_ALL = ("/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute", "/v1/billing/balance")
 
 
 @dataclass
@@ -81,10 +82,7 @@ def routes(house: House) -> list[tuple[str, str]]:
     found = set()
     for route in house.client.server.app.router.routes():  # type: ignore[attr-defined]
         assert route.resource is not None
-        path = route.resource.canonical
-        for name in ("{thread_id}", "{turn_id}", "{key_id}", "{tool_id}", "{tool_use_id}"):
-            path = path.replace(name, NOWHERE)
-        assert "{" not in path, f"this test does not know a parameter of {path}"
+        path = re.sub(r"\{[^}]+\}", NOWHERE, route.resource.canonical)
         if route.method != "HEAD":
             found.add((route.method, path))
     return sorted(found)
@@ -124,7 +122,7 @@ async def test_no_route_reads_a_body_before_it_knows_the_key(house: House) -> No
     server = house.client.server
     standard = house.keys["standard"]
     for method, path in routes(house):
-        if method not in ("POST", "PATCH"):
+        if method not in ("POST", "PATCH") or path in PUBLIC_PATHS:
             continue
         cases = [("nonsense", b" 401 ")] + [(standard, b" 403 ")] * is_for_admins(path)
         for secret, status in cases:
@@ -143,7 +141,8 @@ async def test_public_routes_need_no_key(house: House) -> None:
     """Health, readiness (also without a provider) and figures."""
     for path in PUBLIC_PATHS:
         async with house.client.get(path) as response:
-            assert response.status == 200, path
+            # Stripe posts its events; that they are signed is what lets them in.
+            assert response.status == (405 if path.endswith("/webhook") else 200), path
     async with house.client.get("/readyz") as response:
         checks = (await response.json())["checks"]
         assert {name: check["ok"] for name, check in checks.items()} == {"postgres": True, "redis": True}

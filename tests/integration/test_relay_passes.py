@@ -64,6 +64,14 @@ class Relayed:
                 await asyncio.sleep(0.02)
 
 
+class NoLimits:
+    """Paces nobody."""
+
+    def admit(self, key: object) -> contextlib.nullcontext[None]:
+        """Come in."""
+        return contextlib.nullcontext()
+
+
 @pytest.fixture
 async def relayed(pool: Pool) -> AsyncIterator[Relayed]:
     """Everything in this process."""
@@ -85,7 +93,9 @@ async def relayed(pool: Pool) -> AsyncIterator[Relayed]:
         relay = Relay(Admission(pool, catalog, Caller(client, catalog, sleep=sleep), 700))
         stack.push_async_callback(relay.close)
         stack.callback(provider.released.set)
-        door = await stack.enter_async_context(front_door(pool, catalog=catalog, relay=relay))
+        door = await stack.enter_async_context(
+            front_door(pool, catalog=catalog, relay=relay, limits=NoLimits())
+        )
         yield Relayed(door, provider, relay, pool)
 
 
