@@ -22,6 +22,10 @@ NOTHING_TO_SEND = {
     ("GET", "/v1/keys"),
     ("GET", "/v1/tools"),
     ("DELETE", "/v1/threads/empty"),
+    ("GET", "/v1/catalog"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/billing/balance"),
+    ("GET", "/v1/billing/topups/done"),
 }
 
 THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
@@ -275,7 +279,49 @@ def control() -> list[Row]:
     ]
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control()]
+def relay() -> list[Row]:
+    """The compatible surfaces, in both dialects."""
+    said = [{"role": "user", "content": "hi"}]
+    asked = {"model": MODEL, "max_tokens": 64, "messages": said}
+    rows = [Row(404, "GET", "/v1/models/{model_id:.+}")]
+    for route in ("/v1/messages", "/v1/chat/completions", "/v1/messages/count_tokens"):
+        rows += [
+            Row(400, "POST", route, b"{"),
+            Row(400, "POST", route, {}),
+            Row(400, "POST", route, {**asked, "messages": "hi"}),
+            Row(404, "POST", route, {**asked, "model": "no-such-model"}),
+            Row(402, "POST", route, asked, key="broke"),
+        ]
+    for route in ("/v1/messages", "/v1/chat/completions"):
+        rows += [
+            Row(400, "POST", route, {**asked, "max_tokens": 0}),
+            Row(400, "POST", route, {**asked, "max_tokens": "64"}),
+            Row(400, "POST", route, {**asked, "service_tier": "priority"}),
+        ]
+    return rows
+
+
+def money() -> list[Row]:
+    """Accounts, the wallet, rotation."""
+    account, rotate = "/v1/accounts/{account_id}", "/v1/keys/{key_id}/rotate"
+    return [
+        Row(403, "GET", "/v1/accounts", key="user"),
+        Row(404, "GET", account, ids={"account_id": "{none}"}),
+        Row(400, "PATCH", account, {"billing": "free"}),
+        Row(400, "POST", "/v1/accounts", {"name": ""}),
+        Row(400, "POST", "/v1/accounts", {"name": "x", "billing": "maybe"}),
+        Row(400, "POST", "/v1/accounts", {"name": "x", "starter_credit_usd": -1}),
+        Row(400, "GET", "/v1/billing/ledger", query="?before=x"),
+        Row(400, "POST", "/v1/billing/topups", {"amount_usd": 0}),
+        Row(400, "POST", "/v1/billing/topups", {"amount_usd": "5"}),
+        Row(403, "POST", "/v1/billing/topups", {"amount_usd": 5}, key="user"),
+        Row(400, "POST", "/v1/billing/stripe/webhook", {"type": "checkout.session.completed"}),
+        Row(400, "POST", rotate, {"grace_seconds": -1}),
+        Row(404, "POST", rotate, {}, ids={"key_id": "{none}"}),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
@@ -304,6 +350,7 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     ids["turn_id"] = done["turn_id"]
     ids["tool_id"] = (await admin.post("/v1/tools", tool(name="taken")))["id"]
     account = new_uuid()
+    ids["account_id"] = str(account)
     await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", account)
     key, secret = await lifecycle.mint(pool, account, NewKey("k", scope="admin"))
     stranger = Api(admin.session, admin.base_url, secret.reveal())
@@ -349,7 +396,12 @@ async def test_bad_input_is_refused_and_changes_nothing(
     """Each row gets its status with a typed JSON error, and every table is as it was before."""
     wrong = []
     async with running_cluster(
-        database_url, redis_url, QLAUD_MAX_BODY_BYTES=str(MAX_BODY), QLAUD_ALLOW_PRIVATE_WEBHOOKS="0"
+        database_url,
+        redis_url,
+        QLAUD_MAX_BODY_BYTES=str(MAX_BODY),
+        QLAUD_ALLOW_PRIVATE_WEBHOOKS="0",
+        STRIPE_SECRET_KEY="sk_test_x",
+        STRIPE_WEBHOOK_SECRET="whsec_x",
     ) as cluster:
         ids, keys = await seed(cluster, pool)
         before = await fingerprint(pool)
