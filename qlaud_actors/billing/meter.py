@@ -63,6 +63,11 @@ async def release(rows: Rows, hold_ids: Sequence[uuid.UUID]) -> int:
     return int(await rows.fetchval(QUERIES.release_holds, list(hold_ids)))
 
 
+async def release_abandoned(rows: Rows) -> int:
+    """Give back what front doors held that died: no relayed call lasts an hour."""
+    return await release(rows, [row["id"] for row in await rows.fetch(QUERIES.abandoned_holds)])
+
+
 def precheck(
     limit_nanos: int | None,
     spent_nanos: int,

@@ -10,6 +10,10 @@ SELECT * FROM settle_hold_v2($1, $2, $3);
 -- Give holds back; returns how many there still were.
 SELECT release_holds_v2($1);
 
+-- name: abandoned_holds
+-- Holds of relayed calls that no call can still need: their front door died.
+SELECT id FROM holds WHERE turn_id IS NULL AND created_at < now() - interval '1 hour' LIMIT 500;
+
 -- name: insert_usage_event
 -- One metered call, not priced yet; the same step of a turn is never written twice (then no id comes back).
 INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug, provider_slug,

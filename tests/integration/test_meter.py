@@ -308,3 +308,14 @@ async def test_a_step_that_is_being_charged_is_not_charged_beside_it(pool: Pool)
     assert await waiting is None
     assert await budget(pool, key) == (settled.charged_nanos, 0)
     assert await pool.fetchval("SELECT count(*) FROM usage_events") == 1
+
+
+async def test_a_dead_front_doors_hold_is_given_back(pool: Pool) -> None:
+    """A relayed call's hold that nobody can still need is swept; a fresh one is left."""
+    key = await new_key(pool, None)
+    old = await meter.hold(pool, key, None, call(), 1)
+    fresh = await meter.hold(pool, key, None, call(), 1)
+    await pool.execute("UPDATE holds SET created_at = now() - interval '2 hours' WHERE id = $1", old.id)
+    assert await meter.release_abandoned(pool) == 1
+    assert await pool.fetchval("SELECT id FROM holds") == fresh.id
+    assert await budget(pool, key) == (0, fresh.amount_nanos)
