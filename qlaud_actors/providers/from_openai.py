@@ -58,12 +58,12 @@ def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: i
         raise InvalidRequest("`functions` are not known to this model: use `tools`.")
     system, messages = _conversation(read.messages)
     if (body.get("response_format") or {}) == {"type": "json_object"}:
-        system.append(JSON_ONLY)
+        system.append({"type": "text", "text": JSON_ONLY})
     return ModelRequest(
         model=read.model,
         messages=messages,
         max_tokens=max_tokens,
-        system="\n\n".join(system) or None,
+        system=_joined(system),
         tools=tools_of(read.tools or []),
         params=params_of(body, model, bool(read.tools)),
     )
@@ -91,9 +91,16 @@ def _counted_part(part: Any) -> Block:
     return {"type": "part", "part": part}
 
 
-def _conversation(messages: list[Block]) -> tuple[list[str], tuple[Message, ...]]:
+def _joined(system: list[Block]) -> str | list[Block] | None:
+    """One text; blocks only where one of them marks the end of what is to be cached."""
+    if any(_mark(block) for block in system):
+        return system
+    return "\n\n".join(block["text"] for block in system) or None
+
+
+def _conversation(messages: list[Block]) -> tuple[list[Block], tuple[Message, ...]]:
     """System texts apart; the others with one message per change of role, as Anthropic wants them."""
-    system: list[str] = []
+    system: list[Block] = []
     told: list[Message] = []
     for number, message in enumerate(messages):
         try:
@@ -101,7 +108,7 @@ def _conversation(messages: list[Block]) -> tuple[list[str], tuple[Message, ...]
         except (KeyError, TypeError, AttributeError):
             raise InvalidRequest(f"`messages[{number}]` cannot be read.") from None
         if role == "system":
-            system += [block["text"] for block in blocks]
+            system += blocks
         elif told and told[-1].role == role and isinstance(told[-1].content, list):
             told[-1].content.extend(blocks)
         elif blocks:
@@ -120,12 +127,14 @@ def _read(message: Block) -> tuple[Any, list[Block]]:
         case "assistant":
             return _as("assistant"), _assistant(message)
         case "tool":
+            texts = _texts(content)
             result = {
                 "type": "tool_result",
                 "tool_use_id": message["tool_call_id"],
-                "content": _texts(content),
+                "content": [{"type": "text", "text": block["text"]} for block in texts],
             }
-            return _as("user"), [result]
+            # A mark must stand on the result itself, not inside it.
+            return _as("user"), [result | next(filter(None, map(_mark, texts)), {})]
         case role:
             raise InvalidRequest(f"A message of role {str(role)[:40]!r} is not known to this model.")
 
@@ -153,18 +162,23 @@ def _parts(content: Any) -> list[Block]:
 
 def _texts(content: Any) -> list[Block]:
     """Text blocks of a content that may hold nothing else; empty ones are left out."""
-    pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
-    return [{"type": "text", "text": piece} for piece in pieces if piece]
+    pieces = [(part.get("text") or part.get("refusal") or "", _mark(part)) for part in _parts(content)]
+    return [{"type": "text", "text": piece, **mark} for piece, mark in pieces if piece]
+
+
+def _mark(part: Block) -> Block:
+    """The `cache_control` that callers of OpenAI's dialect put on a part for Claude."""
+    return {"cache_control": part["cache_control"]} if part.get("cache_control") else {}
 
 
 def _user_part(part: Block) -> list[Block]:
     match part:
         case {"type": "text", "text": str(text)}:
-            return [{"type": "text", "text": text}] if text else []
+            return [{"type": "text", "text": text, **_mark(part)}] if text else []
         case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return [{"type": "image", "source": _source(url)}]
+            return [{"type": "image", "source": _source(url), **_mark(part)}]
         case {"type": "file", "file": {"file_data": str(data)}}:
-            block: Block = {"type": "document", "source": _source(data)}
+            block: Block = {"type": "document", "source": _source(data), **_mark(part)}
             name = part["file"].get("filename")
             return [{**block, "title": name} if name else block]
     raise InvalidRequest(f"A part of type {str(part.get('type'))[:40]!r} is not known to this model.")

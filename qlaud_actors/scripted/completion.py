@@ -36,6 +36,7 @@ class Accepted:
     plan: Plan
     fault: Fault
     key: str
+    call: str
 
 
 async def body_of(request: web.Request) -> tuple[bytes, Any]:
@@ -64,7 +65,12 @@ async def accept(request: web.Request, wire: Wire, bill: Bill, window: int) -> A
     if fault.status is not None:
         await _pause(plan.first_byte_ms)
         raise wire.fault(fault.status, fault.retry_after)
-    return Accepted(view, plan, fault, key)
+    return Accepted(view, plan, fault, key, call_of(request))
+
+
+def call_of(request: web.Request) -> str:
+    """The caller's name for a request."""
+    return request.headers.get("x-request-id", "")
 
 
 async def _pause(milliseconds: float) -> None:
@@ -82,7 +88,8 @@ class Completion:
         self._answer = wire.answer(accepted.view, accepted.plan)
         self._progress = Progress(accepted.view, accepted.plan)
         self._bill = bill
-        self._row = Row(wire.name, accepted.view.model, accepted.key[-4:], accepted.view.stream)
+        view, call = accepted.view, accepted.call
+        self._row = Row(wire.name, view.model, accepted.key[-4:], view.stream, call=call)
 
     async def stream(self, request: web.Request, request_id: str) -> web.StreamResponse:
         """Answer with frames as the pieces come."""

@@ -41,6 +41,7 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: int | None = None
     cache_read: int = 0
     cache_write: int = 0
+    cache_write_1h: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,13 @@ NO_FAULT = Fault()
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens by bucket, disjoint; `thinking` is a part of `output`."""
+    """Tokens by bucket, disjoint (`cache_write` is for five minutes); `thinking` is a part of `output`."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
+    cache_write_1h: int = 0
     thinking: int = 0
 
 
@@ -124,11 +126,18 @@ class Progress:
         limit = self._view.max_tokens
         output = max(output, int(self._started))
         output = output if limit is None else min(output, limit)
-        cached = counts.cache_read + counts.cache_write
+        cached = counts.cache_read + counts.cache_write + counts.cache_write_1h
         fresh = max(0, self._view.input_tokens - cached) if counts.input is None else counts.input
         thought = min(tokens(self._thought), output)
         copies = self._view.copies
-        return Usage(fresh, output * copies, counts.cache_read, counts.cache_write, thought * copies)
+        return Usage(
+            input=fresh,
+            output=output * copies,
+            cache_read=counts.cache_read,
+            cache_write=counts.cache_write,
+            cache_write_1h=counts.cache_write_1h,
+            thinking=thought * copies,
+        )
 
 
 def fitted(plan: Plan, view: View) -> Plan:
