@@ -108,7 +108,7 @@ def _format(params: dict[str, Any]) -> dict[str, Any]:
 def _tools(request: ModelRequest, names: ToolNames) -> dict[str, Any]:
     fields: dict[str, Any] = {"tools": []}
     for tool in request.tools:
-        function = {
+        function: dict[str, Any] = {
             "name": names.to_wire(tool.name),
             "description": tool.description,
             # An object schema without properties is refused.
