@@ -96,6 +96,12 @@ def redis_url(valkey_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def fresh_redis(valkey_server: str) -> Callable[[], str]:
+    """Makes an empty Redis, for tests that share a cluster: its URL."""
+    return lambda: empty_redis(valkey_server)
+
+
+@pytest.fixture(scope="session")
 def fresh_servers(postgres_server: str, valkey_server: str) -> Callable[[], FreshServers]:
     """Makes a fresh database and an empty Redis, for tests that share a cluster: their two URLs."""
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from qlaud_actors.scripted.bill import Bill, Row
 from qlaud_actors.scripted.brain import decide
-from qlaud_actors.scripted.plan import Fault, Piece, Plan, Progress
+from qlaud_actors.scripted.plan import NO_FAULT, Fault, Piece, Plan, Progress
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
 from qlaud_actors.scripted.wire import Wire
@@ -59,7 +59,7 @@ async def accept(request: web.Request, wire: Wire, bill: Bill, window: int) -> A
     if view.input_tokens > window:
         raise wire.too_long(view.input_tokens, window)
     plan = decide(view)
-    fault = plan.fault
+    fault = plan.fault if plan.fault.concerns(view.model, key) else NO_FAULT
     if fault.times is not None:
         fault = fault.at(bill.seen(hashlib.sha256(raw).digest()))
     if fault.status is not None:

@@ -54,10 +54,16 @@ class Fault:
     error_after: int | None = None
     times: int | None = None
     """How often it happens to one and the same request body; None is always."""
+    only: str | None = None
+    """The one it happens to: a model, or the end of the caller's API key; None is everybody."""
 
     def at(self, seen: int) -> "Fault":
         """This fault for a body that was already seen that often; none once it is used up."""
         return self if self.times is None or seen < self.times else NO_FAULT
+
+    def concerns(self, model: str, key: str) -> bool:
+        """Whether it happens to a request for this model with this key."""
+        return self.only is None or self.only == model or key.endswith(self.only)
 
 
 NO_FAULT = Fault()

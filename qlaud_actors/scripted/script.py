@@ -49,6 +49,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error_after: int | None = None
     times: int | None = None
     """How often this body meets the step's fault (`status`, `cut_after`, `error_after`)."""
+    only: str | None = None
+    """Which model, or end of an API key, meets it."""
     stop_reason: str | None = None
     usage: Counts = Counts()
     omit_usage: bool = False
@@ -84,7 +86,7 @@ def play(steps: tuple[Step, ...], view: View) -> Plan:
         delay_ms=step.delay_ms,
         counts=step.usage,
         omit_usage=step.omit_usage,
-        fault=Fault(step.status, step.retry_after, step.cut_after, step.error_after, step.times),
+        fault=Fault(step.status, step.retry_after, step.cut_after, step.error_after, step.times, step.only),
     )
 
 
