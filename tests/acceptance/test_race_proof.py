@@ -115,8 +115,8 @@ def tell(mix: Mix, blows: list[Any], crowd: Crowd, verdict: Verdict, seconds: fl
         f"  clients heard: {dict(sorted(crowd.heard.statuses.items()))}, {crowd.heard.left} left;"
         f" upstream: {dict(verdict.endings)}, errors {dict(sorted(verdict.refusals.items()))}\n"
         f"  spent/cap in USD: {shares}\n"
-        f"  {verdict.exact_calls} calls charged {verdict.exact_nanos} nano-USD, billed {verdict.billed_nanos};"
-        f" {verdict.estimated_calls} estimated, off by {verdict.estimated_off_nanos};"
+        f"  {verdict.exact_calls} calls charged {verdict.exact_nanos} nano-USD,"
+        f" billed {verdict.billed_nanos}; {verdict.estimated_calls} estimated, off by {verdict.estimated_off_nanos};"
         f" {verdict.lost_calls} cut off and not charged, {verdict.lost_nanos};"
         f" {seconds:.1f} s, {len(verdict.complaints)} complaints\n"
     )
