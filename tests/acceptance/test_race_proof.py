@@ -116,8 +116,8 @@ def tell(mix: Mix, blows: list[Any], crowd: Crowd, verdict: Verdict, seconds: fl
         f" upstream: {dict(verdict.endings)}, errors {dict(sorted(verdict.refusals.items()))}\n"
         f"  spent/cap in USD: {shares}\n"
         f"  {verdict.exact_calls} calls charged {verdict.exact_nanos} nano-USD,"
-        f" billed {verdict.billed_nanos}; {verdict.estimated_calls} estimated, off by {verdict.estimated_off_nanos};"
-        f" {verdict.lost_calls} cut off and not charged, {verdict.lost_nanos};"
+        f" billed {verdict.billed_nanos}; {verdict.estimated_calls} estimated,"
+        f" off by {verdict.estimated_off_nanos}; {verdict.lost_calls} cut off and not charged, {verdict.lost_nanos};"
         f" {seconds:.1f} s, {len(verdict.complaints)} complaints\n"
     )
     sys.stdout.writelines(f"    {complaint[:600]}\n" for complaint in verdict.complaints[:5])
