@@ -109,16 +109,17 @@ async def run(stack: RaceStack, mix: Mix, blows: list[tuple[float, str, int]]) -
 
 def tell(mix: Mix, blows: list[Any], crowd: Crowd, verdict: Verdict, seconds: float) -> None:
     """The figures of a race, on one paragraph of output."""
-    shares = ", ".join(f"{a.spent / 1e9:.6f}/{a.limit / 1e9:.6f} = {a.share:.2%}" for a in verdict.accounts)
+    v = verdict
+    shares = ", ".join(f"{a.spent / 1e9:.6f}/{a.limit / 1e9:.6f} = {a.share:.2%}" for a in v.accounts)
+    heard, errors = (dict(sorted(found.items())) for found in (crowd.heard.statuses, v.refusals))
     sys.stdout.write(
         f"\nrace (RACE_SEED={SEED}) {mix}\n  blows: {blows}\n"
-        f"  clients heard: {dict(sorted(crowd.heard.statuses.items()))}, {crowd.heard.left} left;"
-        f" upstream: {dict(verdict.endings)}, errors {dict(sorted(verdict.refusals.items()))}\n"
+        f"  clients heard: {heard}, {crowd.heard.left} left; upstream: {dict(v.endings)}, errors {errors}\n"
         f"  spent/cap in USD: {shares}\n"
-        f"  {verdict.exact_calls} calls charged {verdict.exact_nanos} nano-USD,"
-        f" billed {verdict.billed_nanos}; {verdict.estimated_calls} estimated,"
-        f" off by {verdict.estimated_off_nanos}; {verdict.lost_calls} cut off and not charged, {verdict.lost_nanos};"
-        f" {seconds:.1f} s, {len(verdict.complaints)} complaints\n"
+        f"  {v.exact_calls} calls charged {v.exact_nanos} nano-USD, billed {v.billed_nanos};"
+        f" {v.estimated_calls} estimated, off by {v.estimated_off_nanos};"
+        f" {v.lost_calls} cut off and not charged, {v.lost_nanos};"
+        f" {seconds:.1f} s, {len(v.complaints)} complaints\n"
     )
     sys.stdout.writelines(f"    {complaint[:600]}\n" for complaint in verdict.complaints[:5])
 
