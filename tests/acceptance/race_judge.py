@@ -32,6 +32,8 @@ class Account:
     """By our books."""
     exact: int
     """By the upstream's bill, for calls that it finished."""
+    upstream: int
+    """By the upstream's bill for whatever it did, also where it broke off or nobody heard of it."""
 
     @property
     def share(self) -> float:
@@ -67,6 +69,8 @@ class Books:
     ledger: dict[str, int]
     held: dict[str, int]
     """The most that was ever held for a call."""
+    payers: dict[str, uuid.UUID]
+    """Whose money that was."""
     redone: set[str]
     """Calls of turns that another worker took over."""
     budgets: dict[str, Any]
@@ -77,6 +81,7 @@ class Books:
             {call: row for call, row in self.events.items() if call not in earlier.events},
             {call: amount for call, amount in self.ledger.items() if call not in earlier.ledger},
             self.held,
+            self.payers,
             self.redone,
             {key: row for key, row in self.budgets.items() if key not in earlier.budgets},
         )
@@ -86,7 +91,7 @@ class Books:
         """As they stand."""
         events = await stack.query("SELECT * FROM usage_events")
         ledger = await stack.query("SELECT id, amount_nanos FROM ledger_entries WHERE kind = 'usage'")
-        seen = await stack.query("SELECT call, max(amount) AS amount FROM seen_holds GROUP BY call")
+        seen = await stack.query("SELECT call, key_id, max(amount) AS most FROM seen_holds GROUP BY 1, 2")
         redone = await stack.query(
             "SELECT DISTINCT s.call FROM seen_holds s JOIN turns t ON t.id = s.turn_id WHERE t.epoch > 1"
         )
@@ -94,7 +99,8 @@ class Books:
         return cls(
             {str(row["id"]): row for row in events},
             {str(row["id"]): row["amount_nanos"] for row in ledger},
-            {str(row["call"]): row["amount"] for row in seen},
+            {str(row["call"]): row["most"] for row in seen},
+            {str(row["call"]): row["key_id"] for row in seen},
             {str(row["call"]) for row in redone},
             {str(row["key_id"]): row for row in budgets},
         )
@@ -170,6 +176,10 @@ def _judge_call(
     for row in rows:
         if prices.nanos(row) > books.held.get(call, 0):
             verdict.complaints.append(f"{prices.nanos(row)} billed, {books.held.get(call)} held: {row}")
+    if any(row["ended"] != "cut" or row["stream"] for row in rows[:-1]):
+        verdict.complaints.append(f"asked again after an answer had begun: {rows}")
+    if event and event["overrun_nanos"]:
+        verdict.complaints.append(f"{event['overrun_nanos']} charged to nobody: {dict(event)}")
     if event is None:
         verdict.lost_calls += 1
         verdict.lost_nanos += nanos
@@ -184,7 +194,7 @@ def _judge_call(
         verdict.exact_calls += 1
         verdict.exact_nanos += event["cost_nanos"]
         verdict.billed_nanos += prices.nanos(last)
-        if event["cost_nanos"] != prices.nanos(last) or event["overrun_nanos"]:
+        if event["cost_nanos"] != prices.nanos(last):
             verdict.complaints.append(f"{event['cost_nanos']} charged, {prices.nanos(last)} billed: {rows}")
         if last["ended"] != "complete":
             verdict.complaints.append(f"charged as told, but never told: {last}")
@@ -212,4 +222,5 @@ def _account(purse: Purse, books: Books, bill: dict[str, Any], prices: Prices) -
         prices.nanos(row) for row in bill["rows"] if row["call"] in mine and row["ended"] == "complete"
     )
     spent = sum(event["cost_nanos"] for event in mine.values())
-    return Account(purse.limit_nanos, spent, exact)
+    upstream = sum(prices.nanos(row) for row in bill["rows"] if books.payers.get(row["call"]) in keys)
+    return Account(purse.limit_nanos, spent, exact, upstream)

@@ -110,11 +110,16 @@ async def run(stack: RaceStack, mix: Mix, blows: list[tuple[float, str, int]]) -
 def tell(mix: Mix, blows: list[Any], crowd: Crowd, verdict: Verdict, seconds: float) -> None:
     """The figures of a race, on one paragraph of output."""
     v = verdict
-    shares = ", ".join(f"{a.spent / 1e9:.6f}/{a.limit / 1e9:.6f} = {a.share:.2%}" for a in v.accounts)
+    shares = ", ".join(
+        f"{a.spent / 1e9:.6f}/{a.limit / 1e9:.6f} = {a.share:.2%} (upstream {a.upstream / a.limit:.2%})"
+        for a in v.accounts
+    )
     heard, errors = (dict(sorted(found.items())) for found in (crowd.heard.statuses, v.refusals))
     sys.stdout.write(
         f"\nrace (RACE_SEED={SEED}) {mix}\n  blows: {blows}\n"
-        f"  clients heard: {heard}, {crowd.heard.left} left; upstream: {dict(v.endings)}, errors {errors}\n"
+        f"  clients heard: {heard}, {crowd.heard.left} left;"
+        f" upstream: {dict(v.endings)}, errors {errors}, {crowd.stack.scripted.bill()['peak_concurrency']}"
+        f" at once\n"
         f"  spent/cap in USD: {shares}\n"
         f"  {v.exact_calls} calls charged {v.exact_nanos} nano-USD, billed {v.billed_nanos};"
         f" {v.estimated_calls} estimated, off by {v.estimated_off_nanos};"
