@@ -176,7 +176,7 @@ def _judge_call(
     for row in rows:
         if prices.nanos(row) > books.held.get(call, 0):
             verdict.complaints.append(f"{prices.nanos(row)} billed, {books.held.get(call)} held: {row}")
-    if any(row["ended"] != "cut" or row["stream"] for row in rows[:-1]):
+    if any(row["ended"] != "cut" for row in rows[:-1]):
         verdict.complaints.append(f"asked again after an answer had begun: {rows}")
     if event and event["overrun_nanos"]:
         verdict.complaints.append(f"{event['overrun_nanos']} charged to nobody: {dict(event)}")
@@ -184,8 +184,8 @@ def _judge_call(
         verdict.lost_calls += 1
         verdict.lost_nanos += nanos
         killed = call in victims or call in books.redone
-        # A whole answer that broke off before its head came is like one that was never begun.
-        if not killed and any(row["ended"] != "cut" or row["stream"] for row in rows):
+        # What the upstream itself broke off may never have reached us: then it never began.
+        if not killed and any(row["ended"] != "cut" for row in rows):
             verdict.complaints.append(f"billed, but never charged: {rows}")
     elif event["estimated"]:
         verdict.estimated_calls += 1
