@@ -107,6 +107,15 @@ def query_text(request: web.Request, name: str, limit: int = 512) -> str | None:
     return text
 
 
+def query_uuid(request: web.Request, name: str) -> uuid.UUID | None:
+    """An id of the query; an empty one is none."""
+    text = request.query.get(name) or None
+    value = parse_uuid(text) if text else None
+    if text and value is None:
+        raise InvalidRequest(f"`{name}` must be a UUID.")
+    return value
+
+
 def query_choice(request: web.Request, name: str, default: str, allowed: tuple[str, ...]) -> str:
     """A word of the query."""
     value = request.query.get(name, default)

@@ -32,32 +32,97 @@ UPDATE usage_events SET cost_nanos = $2, overrun_nanos = $3 WHERE id = $1;
 -- A call whose hold was gone is not charged, so it is not metered either.
 DELETE FROM usage_events WHERE id = $1;
 
--- name: usage_by_key
--- Sums per key of an account in a span of time.
-SELECT u.key_id, k.name AS key_name, k.prefix AS key_prefix,
-       sum(u.cost_nanos)::bigint AS cost_nanos, count(*) AS request_count,
-       sum(u.input_tokens + u.cache_read_tokens + u.cache_write_5m_tokens + u.cache_write_1h_tokens)::bigint
-           AS input_tokens,
-       sum(u.output_tokens)::bigint AS output_tokens
-  FROM usage_events u JOIN keys k ON k.id = u.key_id
- WHERE u.account_id = $1 AND u.created_at >= to_timestamp($2::float8 / 1000)
-   AND u.created_at < to_timestamp($3::float8 / 1000)
- GROUP BY u.key_id, k.name, k.prefix ORDER BY cost_nanos DESC, u.key_id;
+-- name: plan_for_arguments
+-- Plan each statement of this transaction for its own arguments: a filter that is not given must not cost.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
 
--- name: usage_by_model
--- Sums per model, of an account or of one of its keys, in a span of time.
-SELECT model_slug, provider_slug, sum(cost_nanos)::bigint AS cost_nanos, count(*) AS request_count,
-       sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)::bigint
-           AS input_tokens,
-       sum(output_tokens)::bigint AS output_tokens
-  FROM usage_events
- WHERE account_id = $1 AND ($2::uuid IS NULL OR key_id = $2)
-   AND created_at >= to_timestamp($3::float8 / 1000) AND created_at < to_timestamp($4::float8 / 1000)
- GROUP BY model_slug, provider_slug ORDER BY cost_nanos DESC, model_slug;
+-- name: usage_summary
+-- Sums of the rows chosen by account, span, key, model and end user: in all (level 3), by model and provider
+-- (2), by key (1); of each level the dearest.
+WITH sums AS (
+    SELECT GROUPING(key_id, model_slug) AS level, key_id, model_slug, provider_slug,
+           sum(cost_nanos)::bigint AS cost_nanos, count(*) AS request_count,
+           sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)::bigint
+               AS input_tokens,
+           sum(output_tokens)::bigint AS output_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens,
+           sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens
+      FROM usage_events
+     WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
+       AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
+       AND ($5::text IS NULL OR model_slug = $5) AND ($6::text IS NULL OR end_user_id = $6)
+     GROUP BY GROUPING SETS ((key_id), (model_slug, provider_slug), ())
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY level ORDER BY cost_nanos DESC, key_id, model_slug, provider_slug)
+               AS rank
+      FROM sums
+)
+SELECT r.*, k.name AS key_name, k.prefix AS key_prefix
+  FROM ranked r LEFT JOIN keys k ON k.id = r.key_id WHERE r.rank <= $7 ORDER BY r.level, r.rank;
+
+-- name: usage_groups
+-- Sums of the same rows by what $7 names, behind a place ($8), and the totals of all groups beside each.
+WITH groups AS (
+    SELECT CASE WHEN 'day' = ANY ($7::text[]) THEN date_bin('1 day', created_at, 'epoch') END AS day,
+           CASE WHEN 'hour' = ANY ($7) THEN date_bin('1 hour', created_at, 'epoch') END AS hour,
+           CASE WHEN 'key' = ANY ($7) THEN key_id END AS key_id,
+           CASE WHEN 'model' = ANY ($7) THEN model_slug END AS model_slug,
+           CASE WHEN 'provider' = ANY ($7) THEN provider_slug END AS provider_slug,
+           CASE WHEN 'end_user' = ANY ($7) THEN end_user_id END AS end_user_id,
+           sum(cost_nanos) AS cost_nanos, count(*) AS request_count,
+           sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)
+               AS input_tokens,
+           sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens,
+           sum(cache_write_5m_tokens + cache_write_1h_tokens) AS cache_write_tokens
+      FROM usage_events
+     WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
+       AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
+       AND ($5::text IS NULL OR model_slug = $5) AND ($6::text IS NULL OR end_user_id = $6)
+     GROUP BY 1, 2, 3, 4, 5, 6
+), placed AS (
+    SELECT *, ARRAY[to_char(day AT TIME ZONE 'UTC', 'YYYY-MM-DD'),
+                    to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:00:00"Z"'),
+                    key_id::text, model_slug, provider_slug, end_user_id]::text[] COLLATE "C" AS place
+      FROM groups
+), page AS (
+    SELECT p.*, k.name AS key_name, k.prefix AS key_prefix
+      FROM placed p LEFT JOIN keys k ON k.id = p.key_id
+     WHERE $8::text[] IS NULL OR p.place > $8 ORDER BY p.place LIMIT $9
+), totals AS (
+    SELECT count(*) AS total_groups, COALESCE(sum(cost_nanos), 0)::bigint AS total_cost_nanos,
+           COALESCE(sum(request_count), 0)::bigint AS total_request_count,
+           COALESCE(sum(input_tokens), 0)::bigint AS total_input_tokens,
+           COALESCE(sum(output_tokens), 0)::bigint AS total_output_tokens,
+           COALESCE(sum(cache_read_tokens), 0)::bigint AS total_cache_read_tokens,
+           COALESCE(sum(cache_write_tokens), 0)::bigint AS total_cache_write_tokens
+      FROM groups
+)
+SELECT t.*, p.place, p.key_id, p.key_name, p.key_prefix, p.cost_nanos::bigint AS cost_nanos, p.request_count,
+       p.input_tokens::bigint AS input_tokens, p.output_tokens::bigint AS output_tokens,
+       p.cache_read_tokens::bigint AS cache_read_tokens, p.cache_write_tokens::bigint AS cache_write_tokens
+  FROM totals t LEFT JOIN page p ON true ORDER BY p.place;
+
+-- name: usage_columns
+-- The columns of a usage row in their order: an export has every one of them.
+SELECT attname FROM pg_attribute
+ WHERE attrelid = 'usage_events'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
+
+-- name: usage_row_exists
+-- Whether there is such a row (of an account, or of any).
+SELECT EXISTS (SELECT FROM usage_events WHERE id = $1 AND ($2::uuid IS NULL OR account_id = $2));
+
+-- name: usage_page
+-- Whole rows of an account (or of all), oldest first, behind the row with an id.
+SELECT * FROM usage_events
+ WHERE ($1::uuid IS NULL OR account_id = $1) AND created_at >= to_timestamp($2::float8 / 1000)
+   AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
+   AND ($5::text IS NULL OR model_slug = $5) AND ($6::text IS NULL OR end_user_id = $6)
+   AND ($7::uuid IS NULL OR (created_at, id) > (SELECT a.created_at, a.id FROM usage_events a WHERE a.id = $7))
+ ORDER BY created_at, id LIMIT $8;
 
 -- name: usage_events_of_key
 -- The newest rows of a key.
-SELECT id, key_id, account_id, turn_id, step, end_user_id, model_slug, provider_slug, input_tokens,
+SELECT id, key_id, account_id, turn_id, step, end_user_id, model_slug, provider_slug,
+       input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens AS input_tokens,
        output_tokens, cache_read_tokens, cache_write_5m_tokens + cache_write_1h_tokens AS cache_write_tokens,
        cost_nanos, price_version, estimated, latency_ms, status,
        (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
