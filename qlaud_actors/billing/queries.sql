@@ -66,7 +66,7 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
 -- (2), by key (1); of each level the dearest.
 WITH sums AS (
     SELECT GROUPING(key_id, model_slug) AS level, key_id, model_slug, provider_slug,
-           sum(cost_nanos)::bigint AS cost_nanos, count(*) AS request_count,
+           sum(cost_nanos)::bigint AS cost_nanos, count(*) FILTER (WHERE adjusts IS NULL) AS request_count,
            sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)::bigint
                AS input_tokens,
            sum(output_tokens)::bigint AS output_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens,
@@ -93,7 +93,7 @@ WITH groups AS (
            CASE WHEN 'model' = ANY ($7) THEN model_slug END AS model_slug,
            CASE WHEN 'provider' = ANY ($7) THEN provider_slug END AS provider_slug,
            CASE WHEN 'end_user' = ANY ($7) THEN end_user_id END AS end_user_id,
-           sum(cost_nanos) AS cost_nanos, count(*) AS request_count,
+           sum(cost_nanos) AS cost_nanos, count(*) FILTER (WHERE adjusts IS NULL) AS request_count,
            sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)
                AS input_tokens,
            sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens,

@@ -17,8 +17,8 @@ QUERIES = load_queries("qlaud_actors.reconcile")
 SHOWN = 10
 PREFETCH = 2_000
 
-ORPHAN_SECONDS = 2 * 3600.0
-"""A relayed call lasts an hour at most, then its hold is swept (`meter.release_abandoned`)."""
+ORPHAN_SECONDS = 300.0
+"""A process is taken for dead after half a minute, and its holds are swept every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Rule:
 
 
 def _charge(row: Record) -> int:
-    charge = charge_nanos(row["provider_cost_picos"], row["markup_bps"])
-    return charge - int(row["overrun_nanos"])
+    overrun: int = row["overrun"]
+    return charge_nanos(row["picos"], row["markup_bps"]) - overrun
 
 
 def _spent(row: Record) -> int:
-    return nearest(row["found"], row["least"], row["most"])
+    return nearest(row["found"], row["sure"] + row["less"], row["sure"] + row["more"])
 
 
 RULES = (
@@ -47,7 +47,7 @@ RULES = (
     Rule("held", "what keys and wallets hold is the sum of the holds", QUERIES.held),
     Rule("ledger", "usage rows and ledger entries match one to one, to the nano", QUERIES.entries),
     Rule("opening", "spend from before the ledger equals the rows of that time", QUERIES.openings),
-    Rule("cost", "a row costs provider cost and markup, rounded up once, less overrun", QUERIES.costs, _charge),
+    Rule("cost", "a call costs the provider's price and markup, rounded up once", QUERIES.costs, _charge),
     Rule("owner", "a usage row is on the account of its key", QUERIES.owners),
     Rule("turn", "a turn cost what its usage rows cost", QUERIES.turn_costs),
     Rule("step", "a step cost what its usage row cost", QUERIES.step_costs),
