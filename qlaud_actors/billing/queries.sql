@@ -63,7 +63,7 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: usage_summary
 -- Sums of the rows chosen by account, span, key, model and end user: in all (level 3), by model and provider
--- (2), by key (1); of each level the dearest.
+-- (2), and by key (1), of which only the dearest.
 WITH sums AS (
     SELECT GROUPING(key_id, model_slug) AS level, key_id, model_slug, provider_slug,
            sum(cost_nanos)::bigint AS cost_nanos, count(*) FILTER (WHERE adjusts IS NULL) AS request_count,
@@ -82,7 +82,8 @@ WITH sums AS (
       FROM sums
 )
 SELECT r.*, k.name AS key_name, k.prefix AS key_prefix
-  FROM ranked r LEFT JOIN keys k ON k.id = r.key_id WHERE r.rank <= $7 ORDER BY r.level, r.rank;
+  FROM ranked r LEFT JOIN keys k ON k.id = r.key_id
+ WHERE r.level > 1 OR r.rank <= $7 ORDER BY r.level, r.rank;
 
 -- name: usage_groups
 -- Sums of the same rows by what $7 names, behind a place ($8), and the totals of all groups beside each.
