@@ -34,7 +34,7 @@ TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/can
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
-CONNECTIONS, USAGE = "/v1/connections", "/v1/usage"
+CONNECTIONS, USAGE, EXPORT = "/v1/connections", "/v1/usage", "/v1/usage/export"
 
 
 class Row(NamedTuple):
@@ -250,9 +250,21 @@ def control() -> list[Row]:
         Row(409, "PATCH", KEY, {"max_spend_usd": 9}, ids={"key_id": "{revoked}"}),
         *(
             Row(400, "GET", route, query=f"?{q}")
-            for route in (USAGE, KEY_USAGE)
-            for q in ("from_ms=x", "to_ms=-1")
+            for route in (USAGE, KEY_USAGE, EXPORT)
+            for q in ("from_ms=x", "to_ms=-1", "from_ms=2&to_ms=1")
         ),
+        *(
+            Row(400, "GET", route, query=f"?{q}")
+            for route in (USAGE, EXPORT)
+            for q in ("key_id=x", "key_id=%00", "model=%00", f"end_user_id={'x' * 513}")
+        ),
+        *(Row(400, "GET", USAGE, query=f"?group_by={q}") for q in ("colour", "day,day", ",", "day,", "%00")),
+        *(Row(400, "GET", USAGE, query=f"?group_by=day&{q}") for q in ("limit=0", "limit=10001", "limit=x")),
+        *(
+            Row(400, "GET", USAGE, query=f"?group_by=day&after={cursor}")
+            for cursor in ("x", "%00", "W10", "WyJcdTAwMDAiLG51bGwsbnVsbCxudWxsLG51bGwsbnVsbF0", "x" * 5_000)
+        ),
+        *(Row(400, "GET", EXPORT, query=f"?{q}") for q in ("format=xml", "after=x", "after={none}")),
         *(Row(400, "POST", TOOLS, tool(**fields)) for fields in wrong_tools),
         Row(409, "POST", TOOLS, tool(name="taken")),
         *(Row(404, "DELETE", TOOL, ids={"tool_id": other}) for other in ("{foreign_tool}", "x", "%00")),
@@ -274,6 +286,7 @@ def control() -> list[Row]:
                 ("POST", TOOLS, tool()),
                 ("DELETE", TOOL, None),
                 ("GET", USAGE, None),
+                ("GET", EXPORT, None),
             )
         ),
     ]
