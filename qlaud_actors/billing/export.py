@@ -1,7 +1,8 @@
 """Every usage row with every column, as CSV or JSON lines, page by page: any size in constant memory.
 
-Rows come oldest first, by (created_at, id). A page is one short statement, so no transaction stays open
-while a slow client reads; a span that has ended is complete and comes out the same each time.
+Rows come oldest first, by (created_at, id); those of several accounts one account after another. A page is
+one short statement, so no transaction stays open while a slow client reads; a span that has ended is
+complete and comes out the same each time.
 """
 
 import csv
@@ -20,7 +21,8 @@ from qlaud_actors.errors import InvalidRequest
 
 Format: TypeAlias = Literal["csv", "jsonl"]
 
-PAGE_ROWS = 1_000
+PAGE_ROWS = 500
+"""Encoded at once: a few ms, in which the process does nothing else."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 RISKY = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -54,25 +56,22 @@ async def pages(
 
 def plain(value: Any) -> Any:
     """A column's value as JSON has it; times are ms since the epoch."""
-    match value:
-        case datetime():
-            return (value - EPOCH) // timedelta(milliseconds=1)
-        case uuid.UUID():
-            return str(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return (value - EPOCH) // timedelta(milliseconds=1)
     return value
 
 
 def cell(value: Any) -> Any:
     """A column's value for a spreadsheet: nothing in it is run as a formula."""
-    match plain(value):
-        case bool() as truth:
-            return "true" if truth else "false"
-        case str() as text if text.startswith(RISKY):
-            return f"'{text}"
-        case int() | float() | str() | None as simple:
-            return simple
-        case other:
-            return cell(msgspec.json.encode(other).decode())
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or isinstance(value, int | float):
+        return value
+    known = plain(value)
+    text = known if isinstance(known, str) else msgspec.json.encode(known).decode()
+    return f"'{text}" if text.startswith(RISKY) else text
 
 
 def _as_csv(columns: Sequence[str], rows: Sequence[Record]) -> bytes:

@@ -137,13 +137,17 @@ SELECT attname FROM pg_attribute
 SELECT EXISTS (SELECT FROM usage_events WHERE id = $1 AND ($2::uuid IS NULL OR account_id = $2));
 
 -- name: usage_page
--- Whole rows of an account (or of all), oldest first, behind the row with an id.
+-- Whole rows of an account (or of one after another), oldest first, behind the row with an id.
 SELECT * FROM usage_events
  WHERE ($1::uuid IS NULL OR account_id = $1) AND created_at >= to_timestamp($2::float8 / 1000)
    AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
    AND ($5::text IS NULL OR model_slug = $5) AND ($6::text IS NULL OR end_user_id = $6)
-   AND ($7::uuid IS NULL OR (created_at, id) > (SELECT a.created_at, a.id FROM usage_events a WHERE a.id = $7))
- ORDER BY created_at, id LIMIT $8;
+   AND ($7::uuid IS NULL OR $1 IS NULL
+        OR (created_at, id) > (SELECT a.created_at, a.id FROM usage_events a WHERE a.id = $7))
+   AND ($7 IS NULL OR $1 IS NOT NULL
+        OR (account_id, created_at, id) > (
+            SELECT a.account_id, a.created_at, a.id FROM usage_events a WHERE a.id = $7))
+ ORDER BY account_id, created_at, id LIMIT $8;
 
 -- name: usage_events_of_key
 -- The newest rows of a key.
