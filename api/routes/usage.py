@@ -39,7 +39,7 @@ async def account_usage(request: web.Request) -> web.Response:
     return json_response(await grouping.grouped_usage(pool, chosen, dimensions, after, limit))
 
 
-@routes.get("/v1/usage/export")
+@routes.get("/v1/usage/export", allow_head=False)
 @require_admin
 async def usage_export(request: web.Request) -> web.StreamResponse:
     """Every row with every column, streamed; `after` continues behind the last row that arrived."""
