@@ -19,9 +19,6 @@ from qlaud_actors.settings import Settings
 SettingsOf: TypeAlias = Callable[[], Settings]
 """Reads the settings once the command is known to run."""
 
-END_OF_TIME_MS = 4_102_444_800_000
-"""The year 2100."""
-
 
 class Amount(click.ParamType[Decimal]):
     """An exact decimal that is not negative."""
@@ -100,18 +97,22 @@ def export_usage(
     settings_of: SettingsOf, /, *, output: Path | None, form: Any, after: uuid.UUID | None, **given: Any
 ) -> None:
     """Write every usage row with every column, oldest first."""
-    from qlaud_actors.billing.report import Selection, Span
+    from qlaud_actors.billing.report import END_OF_TIME_MS, Selection, Span
+    from qlaud_actors.program import ProgramError
 
     span = Span(_ms(given["since"], 0), _ms(given["until"], END_OF_TIME_MS))
     chosen = Selection(given["account"], span, given["key"], given["model"], given["end_user"])
     settings = settings_of()
-    with contextlib.ExitStack() as stack:
-        target: Any = sys.stdout.buffer
-        if output is not None:
-            target = stack.enter_context(output.open("wb"))
-            if output.suffix == ".gz":
-                target = stack.enter_context(gzip.open(target, "wb"))
-        asyncio.run(_export(settings, target, chosen, form, after))
+    try:
+        with contextlib.ExitStack() as stack:
+            target: Any = sys.stdout.buffer
+            if output is not None:
+                target = stack.enter_context(output.open("wb"))
+                if output.suffix == ".gz":
+                    target = stack.enter_context(gzip.open(target, "wb"))
+            asyncio.run(_export(settings, target, chosen, form, after))
+    except OSError as error:
+        raise ProgramError(f"the export cannot be written ({error.strerror or error})") from error
 
 
 async def _check_books(settings: Settings, asked: Asked) -> bool:
@@ -179,14 +180,20 @@ async def _export(
 
     with _explained():
         pool = await open_pool(_url(settings), max_size=1)
-        try:
+    try:
+        with _explained():
             columns = await export.begin(pool, chosen, after)
-            async for piece in export.pages(pool, chosen, columns, form, after):
-                target.write(piece)
-        except InvalidRequest as error:
-            raise ProgramError(error.message) from error
-        finally:
-            await pool.close()
+        pages = export.pages(pool, chosen, columns, form, after)
+        while True:
+            with _explained():
+                piece = await anext(pages, None)
+            if piece is None:
+                return
+            target.write(piece)
+    except InvalidRequest as error:
+        raise ProgramError(error.message) from error
+    finally:
+        await pool.close()
 
 
 @contextlib.asynccontextmanager

@@ -11,15 +11,12 @@ from api.context import caller, services
 from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.billing import export, grouping, report
-from qlaud_actors.billing.report import Selection, Span
+from qlaud_actors.billing.report import END_OF_TIME_MS, Selection, Span
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.money import nanos_to_micros
 
 routes = web.RouteTableDef()
-
-MAX_MS = 4_102_444_800_000
-"""The year 2100."""
 
 CONTENT_TYPES: dict[export.Format, str] = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 
@@ -97,7 +94,8 @@ def _span(request: web.Request, default_from: int) -> Span:
     """`from_ms` and `to_ms`; the default end is just ahead, so that what ended now is in it."""
     soon = int(time.time() * 1000) + 60_000
     span = Span(
-        query_int(request, "from_ms", default_from, 0, MAX_MS), query_int(request, "to_ms", soon, 0, MAX_MS)
+        query_int(request, "from_ms", default_from, 0, END_OF_TIME_MS),
+        query_int(request, "to_ms", soon, 0, END_OF_TIME_MS),
     )
     if span.from_ms > span.to_ms:
         raise InvalidRequest("`from_ms` must not be after `to_ms`.")

@@ -15,6 +15,9 @@ EVENTS_SHOWN = 100
 KEYS_SHOWN = 1_000
 """The dearest keys of an account; all of them come page by page with `group_by=key`."""
 
+END_OF_TIME_MS = 4_102_444_800_000
+"""The year 2100: no span ends later."""
+
 IN_ALL, BY_MODEL, BY_KEY = 3, 2, 1
 """The levels of `usage_summary`."""
 

@@ -321,6 +321,8 @@ async def test_the_command_exports(pool: Pool, database_url: str, key: ApiKey, t
     one = await qlaud(database_url, "usage", "export", "--account", str(key.account_id), "-o", str(path))
     assert (one.exit_code, one.output) == (0, "")
     assert len(path.read_text().splitlines()) == 1 + 7
+    nowhere = await qlaud(database_url, "usage", "export", "-o", str(tmp_path / "no" / "usage.csv"))
+    assert (nowhere.exit_code, "cannot be written" in nowhere.stderr) == (1, True)
     lost = await qlaud(database_url, "usage", "export", "--after", str(new_uuid()))
     assert lost.exit_code == 1
     assert "`after`" in lost.stderr
