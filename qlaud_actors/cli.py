@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import click
 
+from qlaud_actors.price_commands import prices
 from qlaud_actors.settings import Settings, SettingsError
 
 ENVIRONMENT_HELP = """
@@ -102,6 +103,9 @@ def doctor() -> None:
     findings = asyncio.run(examine(_settings()))
     _say(table(findings))
     sys.exit(0 if healthy(findings) else 1)
+
+
+main.add_command(prices)
 
 
 def _become(module: str) -> None:

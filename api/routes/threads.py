@@ -17,7 +17,7 @@ from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.limits import require_model
+from qlaud_actors.keys.limits import require_model, require_price
 from qlaud_actors.tools.registry import toolset_for
 
 routes = web.RouteTableDef()
@@ -84,6 +84,7 @@ async def _check_turn(request: web.Request, asked: TurnRequest) -> None:
     key, hub = caller(request), services(request)
     model = hub.catalog.resolve(asked.model)
     require_model(key, model.slug)
+    require_price(key, model)
     hub.catalog.require_configured(model)
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
     lifecycle.precheck(key)

@@ -21,7 +21,7 @@ from qlaud_actors.errors import InvalidRequest, ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.limits import require_model
+from qlaud_actors.keys.limits import require_model, require_price
 from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.log import get_logger
 from qlaud_actors.money import nanos_to_usd
@@ -95,6 +95,7 @@ class Admission:
         lifecycle.precheck(key)
         model = self.catalog.resolve(ask.slug)
         require_model(key, model.slug)
+        require_price(key, model)
         self.catalog.require_configured(model)
         return model
 

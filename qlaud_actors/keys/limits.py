@@ -14,12 +14,13 @@ from importlib.resources import files
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from qlaud_actors.errors import RateLimited, ScopeMissing
+from qlaud_actors.errors import PriceUnknown, RateLimited, ScopeMissing
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import pace
 from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.keys.pace import WINDOW_MS, Counts, Refusal
 from qlaud_actors.log import get_logger
+from qlaud_actors.providers.model import Model
 
 LEASE_SECONDS = 60.0
 """A place of `max_concurrent` is free again this long after its process died."""
@@ -53,6 +54,16 @@ def require_model(key: ApiKey, slug: str) -> None:
     """Raises ScopeMissing when the key may not use the model of this slug."""
     if not key.limits.allows(slug):
         raise ScopeMissing(f"This key may not use the model {slug!r}.", scope="model")
+
+
+def require_price(key: ApiKey, model: Model) -> None:
+    """Raises PriceUnknown when nobody has priced the model and a cap or a wallet limits the key."""
+    if not model.priced and (key.limit_nanos is not None or key.wallet_nanos is not None):
+        raise PriceUnknown(
+            f"Nobody has said what the model {model.slug!r} costs at {model.provider.slug}: it may be used "
+            "only with keys without a cap, of accounts that pay afterwards.",
+            scope="key" if key.limit_nanos is not None else "wallet",
+        )
 
 
 class Limits:

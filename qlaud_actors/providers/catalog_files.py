@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.model import Model, Provider
+from qlaud_actors.providers.pricing import UNPRICED, Dated, named
 from qlaud_actors.providers.wires import WIRES
 from qlaud_actors.usage import Price, Rates, Tier
 
@@ -66,7 +67,55 @@ class TierRow(RatesRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     above_input_tokens: Count
 
 
-class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+Tiers: TypeAlias = Annotated[tuple[TierRow, ...], Meta(max_length=20)]
+
+
+class BatchRow(RatesRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a provider's batch API costs, for the record: no route uses it."""
+
+    tiers: Tiers = ()
+
+
+class PriceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that a price consists of, the same in files and in the API. A row without `price` is unpriced."""
+
+    price: RatesRow | None = None
+    tiers: Tiers = ()
+    per_call: CallPicos = 0
+    batch: BatchRow | None = None
+
+    def priced(self, provider: str, model: str, date: str) -> Price:
+        """The price that this row describes, under its name."""
+        if self.price is None:
+            return UNPRICED
+        tiers = tuple(Tier(tier.above_input_tokens, tier.rates()) for tier in self.tiers)
+        return named(Price(self.price.rates(), tiers, "", self.per_call), provider, model, date)
+
+    def price_problem(self) -> str | None:
+        """What is wrong with the price as a whole."""
+        steps = [tier.above_input_tokens for tier in self.tiers]
+        if steps != sorted(set(steps)):
+            return "tiers must ascend by above_input_tokens"
+        if self.price is None and (self.tiers or self.per_call):
+            return "tiers and per_call need a price"
+        return None
+
+
+class ScheduledRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A price that was announced: it counts from the beginning of a day (UTC) on."""
+
+    begins: dt.date = msgspec.field(name="from")
+    source: Text
+    checked: dt.date
+
+    def dated(self, provider: str, model: str) -> Dated:
+        """The same as an entry of the model's timeline."""
+        begins = dt.datetime.combine(self.begins, dt.time(), dt.UTC)
+        price = self.priced(provider, model, self.begins.isoformat())
+        return Dated(int(begins.timestamp() * 1000), price, self.source, self.checked.isoformat())
+
+
+class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[models]]` entry. `source` and `checked` say where and when its price was read."""
 
     slug: Slug
@@ -74,11 +123,9 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_window: Count
     max_output_tokens: Count
     capabilities: tuple[Capability, ...]
-    price: RatesRow
     source: Text
     checked: dt.date
-    tiers: tuple[TierRow, ...] = ()
-    per_call: CallPicos = 0
+    scheduled: Annotated[tuple[ScheduledRow, ...], Meta(max_length=50)] = ()
     upstream: Text | None = None
     aliases: tuple[Slug, ...] = ()
     fallbacks: tuple[Slug, ...] = ()
@@ -91,8 +138,6 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def model(self, provider: Provider) -> Model:
         """The model that this row describes."""
         checked = self.checked.isoformat()
-        tiers = tuple(Tier(tier.above_input_tokens, tier.rates()) for tier in self.tiers)
-        version = f"{provider.slug}/{self.slug}@{checked}"
         return Model(
             slug=self.slug,
             upstream=self.upstream or self.slug,
@@ -101,7 +146,7 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context_window=self.context_window,
             max_output_tokens=self.max_output_tokens,
             capabilities=self.capabilities,
-            price=Price(self.price.rates(), tiers, version, self.per_call),
+            price=self.priced(provider.slug, self.slug, checked),
             source=self.source,
             checked=checked,
             author=self.author or provider.display_name,
@@ -109,6 +154,7 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             task=self.task,
             image_tokens=self.image_tokens,
             fallbacks=self.fallbacks,
+            scheduled=tuple(row.dated(provider.slug, self.slug) for row in self.scheduled),
         )
 
 
@@ -198,10 +244,12 @@ def _overlay(name: str, under: dict[str, Any], own: dict[str, Any]) -> dict[str,
     rows = {str(row.get("slug")): row for row in under.get("models", ())}
     for row in own.get("models", ()):
         slug = str(row.get("slug"))
-        if {"price", "tiers", "per_call"} & row.keys() and not {"source", "checked"} <= row.keys():
-            # Both name the price on every usage row: without them two prices would share a name.
-            raise CatalogError(f"{name}: {slug}: a price needs its `source` and the day it was `checked`")
-        rows[slug] = {**rows.get(slug, {}), **row}
+        below = dict(rows.get(slug, {}))
+        if set(PriceRow.__struct_fields__) & row.keys():
+            if not {"source", "checked"} <= row.keys():
+                raise CatalogError(f"{name}: {slug}: a price needs its `source` and the day it was `checked`")
+            below.pop("scheduled", None)  # what was announced for the other price does not end this one
+        rows[slug] = {**below, **row}
     return {**under, **own, "models": list(rows.values())}
 
 
@@ -227,9 +275,14 @@ def _problem(file: ProviderFile, schemes: tuple[str, ...]) -> str | None:
 
 
 def _row_problem(row: ModelRow) -> str | None:
-    steps = [tier.above_input_tokens for tier in row.tiers]
-    if steps != sorted(set(steps)):
-        return f"{row.slug}: tiers must ascend by above_input_tokens"
+    for priced in (row, *row.scheduled):
+        if problem := priced.price_problem():
+            return f"{row.slug}: {problem}"
+    if any(priced.price is None for priced in row.scheduled):
+        return f"{row.slug}: a scheduled entry needs a price"
+    days = [priced.begins for priced in row.scheduled]
+    if days != sorted(set(days)):
+        return f"{row.slug}: scheduled prices must ascend by `from`"
     if row.max_output_tokens > row.context_window:
         return f"{row.slug}: max_output_tokens is larger than the context window"
     return None
