@@ -57,6 +57,13 @@ class Entry:
             return at.time() >= start or at.time() < end
         return start <= at.time() < end
 
+    def plain(self) -> dict[str, Any]:
+        """As the repository's JSON has it."""
+        constraint: dict[str, Any] | None = {"start_date": self.begins} if self.begins else None
+        if self.hours is not None:
+            constraint = {"start_time": self.hours[0], "end_time": self.hours[1]}
+        return {"constraint": constraint, "prices": self.figures}
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
