@@ -99,7 +99,9 @@ def figures(entry: dict[str, Any]) -> dict[str, Any]:
     """What of a row comes from genai-prices, without where and when announced prices were read."""
     kept = {name: value for name, value in entry.items() if name in FROM_GENAI}
     announced = kept.get("scheduled", ())
-    kept["scheduled"] = [{k: v for k, v in one.items() if k not in ("source", "checked")} for one in announced]
+    kept["scheduled"] = [
+        {k: v for k, v in one.items() if k not in ("source", "checked")} for one in announced
+    ]
     return kept
 
 
@@ -122,7 +124,11 @@ def extract(table: GenaiTable) -> str:
     for provider, model in sorted(wanted & table.models.keys()):
         listed = table.models[provider, model]
         variants = [{"when": {"processing": "batch"}, **entry.plain()} for entry in listed.batch]
-        plain = {"id": model, "prices": [entry.plain() for entry in listed.entries], "price_variants": variants}
+        plain = {
+            "id": model,
+            "prices": [entry.plain() for entry in listed.entries],
+            "price_variants": variants,
+        }
         providers.setdefault(provider, []).append(plain)
     found = [{"id": provider, "models": models} for provider, models in providers.items()]
     return json.dumps(found, default=_spelled, indent=1) + "\n"

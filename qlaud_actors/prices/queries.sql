@@ -31,11 +31,13 @@ SELECT o.id, o.provider_slug, o.model_slug, o.before, o.after, o.version, o.sour
 -- Metered calls of a span of time between two ids, oldest first, as they are rated now.
 SELECT u.id, u.model_slug, u.provider_slug, u.input_tokens, u.output_tokens, u.cache_read_tokens,
        u.cache_write_5m_tokens, u.cache_write_1h_tokens, u.markup_bps, u.latency_ms,
+       (extract(epoch FROM t.started_at) * 1000)::bigint AS turn_started_ms,
        (extract(epoch FROM u.created_at) * 1000)::bigint AS created_at_ms,
        COALESCE(a.price_version, u.price_version) AS price_version,
        u.provider_cost_picos + COALESCE(a.picos, 0) AS picos,
        u.cost_nanos + COALESCE(a.cost, 0) AS cost_nanos, u.overrun_nanos + COALESCE(a.overrun, 0) AS overrun_nanos
   FROM usage_events u
+  LEFT JOIN turns t ON t.id = u.turn_id
   LEFT JOIN LATERAL (
         SELECT sum(o.provider_cost_picos)::bigint AS picos, sum(o.cost_nanos)::bigint AS cost,
                sum(o.overrun_nanos)::bigint AS overrun,

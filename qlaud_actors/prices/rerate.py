@@ -21,11 +21,11 @@ from qlaud_actors.providers.pricing import UNPRICED, in_force
 from qlaud_actors.usage import Price, Usage
 
 PAGE = 500
-MARGIN_MS = 3_600_000
-"""Ids carry the time of the machine that made them, rows that of the database."""
+MARGIN_MS = 24 * 3_600_000
+"""An id is made when the call begins, on another machine than the row's time when it has ended."""
 
 SLACK_MS = 60_000
-"""A call that began about when a price changed may have either one."""
+"""Clocks differ: a call that began about when a price changed may have either one."""
 
 Outcome: TypeAlias = Literal["right", "adjusted", "adjusted_before", "no_price"]
 
@@ -104,16 +104,21 @@ def usage_of(row: Record) -> Usage:
 
 
 def _price_for(row: Record, book: PriceBook, as_of_ms: int | None) -> Price | None:
-    """The price of the call's moment: when its hold was placed. Near a change both prices are right."""
+    """The price of the call's moment: when its hold was placed, or its turn was taken up. Whatever was in
+    force between that moment and the call's end is right.
+    """
     timeline = book.timeline(row["provider_slug"], row["model_slug"])
     if timeline is None:
         return None
     if as_of_ms is not None:
         return in_force(timeline, as_of_ms).price
-    ended = row["created_at_ms"]
-    began = ended - row["latency_ms"]
-    either = [in_force(timeline, at).price for at in (began, began - SLACK_MS, ended + SLACK_MS)]
-    return next((price for price in either if price.version == row["price_version"]), either[0])
+    began = row["created_at_ms"] - row["latency_ms"]
+    earliest = min(began, row["turn_started_ms"] or began) - SLACK_MS
+    ended = row["created_at_ms"] + SLACK_MS
+    later = [dated for dated in timeline if earliest < dated.begins_ms <= ended]
+    fitting = [dated.price for dated in (in_force(timeline, earliest), *later)]
+    own = next((price for price in fitting if price.version == row["price_version"]), None)
+    return own or in_force(timeline, began).price
 
 
 async def _usage(rows: Rows, wanted: Wanted) -> AsyncIterator[Record]:
