@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,11 @@ def update(name: str, row: str, table: GenaiTable, day: dt.date) -> tuple[str, l
         return row, []
     source = f"genai-prices {table.version}: {found[2]}/{found[3]}{found[4]}"
     theirs = Theirs(listed.row(day), source, day, listed.scheduled(day, source))
-    if figures(tomllib.loads("\n".join(price_lines(theirs)))) == figures(entry):
+    now = figures(tomllib.loads("\n".join(price_lines(theirs))))
+    if now == figures(entry):
         return row, []
+    if {**now, "batch": None} == {**figures(entry), "batch": None}:  # what is charged stays, and so its name
+        theirs = replace(theirs, source=entry["source"], checked=entry["checked"])
     old = msgspec.convert({"price": entry["price"], "tiers": entry.get("tiers", ())}, PriceRow)
     doubted = doubts(theirs.row.priced("", "", ""), old.priced("", "", ""))
     print(f"{name}: {entry['slug']}: {figures(entry)} became {price_lines(theirs)}")
@@ -131,7 +135,8 @@ def extract(table: GenaiTable) -> str:
         }
         providers.setdefault(provider, []).append(plain)
     found = [{"id": provider, "models": models} for provider, models in providers.items()]
-    return json.dumps(found, default=_spelled, indent=1) + "\n"
+    lines = [json.dumps(provider, default=_spelled, separators=(",", ":")) for provider in found]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def _spelled(value: Any) -> Any:

@@ -12,7 +12,7 @@ from api.responses import json_response
 from qlaud_actors.errors import InvalidRequest, NotFound, ScopeMissing
 from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.prices import store
-from qlaud_actors.prices.model import DEFAULT_LEAD_SECONDS, Change, shown
+from qlaud_actors.prices.model import DEFAULT_LEAD_SECONDS, LEAD_SECONDS, Change, shown
 from qlaud_actors.prices.sanity import doubts
 from qlaud_actors.providers.book import PriceBook
 from qlaud_actors.providers.catalog import Catalog, packaged, parse
@@ -99,8 +99,8 @@ async def delete_price(request: web.Request) -> web.Response:
     catalog = services(request).catalog
     model = _offered(catalog, request)
     reason = query_text(request, "reason") or "override ended"
-    begins_ms = query_int(request, "effective_from", 0, 0, FAR_MS) or _soon(catalog)
     await services(request).prices.read()
+    begins_ms = query_int(request, "effective_from", 0, 0, FAR_MS) or _before_the_next(catalog, model)
     now = _at(catalog.prices, model, begins_ms)
     later = [dated for dated in _timeline(catalog.prices, model) if dated.begins_ms > begins_ms]
     if not any(dated.overridden for dated in (now, *later)):
@@ -135,6 +135,15 @@ def _offered(catalog: Catalog, request: web.Request) -> Model:
 
 def _soon(catalog: Catalog) -> int:
     return catalog.prices.clock() + int(DEFAULT_LEAD_SECONDS * 1000)
+
+
+def _before_the_next(catalog: Catalog, model: Model) -> int:
+    """Soon, and no later than an override that is still far enough ahead: it never begins."""
+    known_ms = catalog.prices.clock() + int((LEAD_SECONDS + 1) * 1000)
+    coming = [
+        d.begins_ms for d in _timeline(catalog.prices, model) if d.overridden and d.begins_ms > known_ms
+    ]
+    return min([_soon(catalog), *coming])
 
 
 def _timeline(book: PriceBook, model: Model) -> Timeline:

@@ -60,7 +60,7 @@ ON CONFLICT DO NOTHING;
 -- name: usage_by_key
 -- Sums per key of an account in a span of time.
 SELECT u.key_id, k.name AS key_name, k.prefix AS key_prefix,
-       sum(u.cost_nanos)::bigint AS cost_nanos, count(*) AS request_count,
+       sum(u.cost_nanos)::bigint AS cost_nanos, count(*) FILTER (WHERE u.adjusts IS NULL) AS request_count,
        sum(u.input_tokens + u.cache_read_tokens + u.cache_write_5m_tokens + u.cache_write_1h_tokens)::bigint
            AS input_tokens,
        sum(u.output_tokens)::bigint AS output_tokens
@@ -71,7 +71,8 @@ SELECT u.key_id, k.name AS key_name, k.prefix AS key_prefix,
 
 -- name: usage_by_model
 -- Sums per model, of an account or of one of its keys, in a span of time.
-SELECT model_slug, provider_slug, sum(cost_nanos)::bigint AS cost_nanos, count(*) AS request_count,
+SELECT model_slug, provider_slug, sum(cost_nanos)::bigint AS cost_nanos,
+       count(*) FILTER (WHERE adjusts IS NULL) AS request_count,
        sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)::bigint
            AS input_tokens,
        sum(output_tokens)::bigint AS output_tokens

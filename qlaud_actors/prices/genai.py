@@ -62,7 +62,7 @@ class Entry:
         constraint: dict[str, Any] | None = {"start_date": self.begins} if self.begins else None
         if self.hours is not None:
             constraint = {"start_time": self.hours[0], "end_time": self.hours[1]}
-        return {"constraint": constraint, "prices": self.figures}
+        return {"prices": self.figures} | ({"constraint": constraint} if constraint else {})
 
 
 @dataclass(frozen=True, slots=True)

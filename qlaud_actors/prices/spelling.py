@@ -12,6 +12,8 @@ from qlaud_actors.providers.catalog_files import PriceRow, ScheduledRow
 
 HEAD = "# Written by `qlaud prices apply`; laid over the packaged prices (docs/howto/prices.md).\n"
 NEW_LINE = "\n"
+FIRST = "above_input_tokens"
+"""What a tier begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +79,6 @@ def _spell(value: Any) -> str:
         case list() | tuple():
             return f"[{', '.join(map(_spell, value))}]"
         case dict():
+            value = {name: value[name] for name in sorted(value, key=FIRST.__ne__)}
             return f"{{ {', '.join(f'{name} = {_spell(item)}' for name, item in value.items())} }}"
     return msgspec.json.encode(str(value)).decode()
