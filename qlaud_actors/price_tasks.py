@@ -127,7 +127,7 @@ def _write_files(settings: Settings, wanted: list[Difference]) -> None:
 
 
 async def _set_overrides(
-    settings: Settings, wanted: list[Difference], catalog: Catalog, pool: Pool | None, reason: str
+    settings: Settings, wanted: list[Difference], catalog: Catalog, pool: "Pool | None", reason: str
 ) -> None:
     if pool is None or settings.master_key is None:
         raise ProgramError("overrides need DATABASE_URL and QLAUD_MASTER_KEY, or a running `qlaud up`")
@@ -139,7 +139,7 @@ async def _set_overrides(
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[tuple[Catalog, Pool | None]]:
+async def _opened(settings: Settings) -> AsyncIterator[tuple[Catalog, "Pool | None"]]:
     """The catalogue with everything that is known of its prices, and the database if there is one."""
     settings = with_stored_secrets(with_local_stack(settings))
     catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
