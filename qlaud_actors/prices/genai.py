@@ -210,7 +210,11 @@ def _dearest(entries: Iterable[Entry], day: dt.date) -> tuple[dict[str, int], li
             _raise_to(rates, bucket, tiered["base"])
             for tier in tiered["tiers"]:
                 _raise_to(tiers.setdefault(int(tier["start"]), {}), bucket, tier["price"])
-    return rates, [{"above_input_tokens": start, **tiers[start]} for start in sorted(tiers)]
+    steps, reached = [], rates
+    for start in sorted(tiers):
+        reached = {**reached, **tiers[start]}  # what a tier does not name costs what it cost below
+        steps.append({"above_input_tokens": start, **reached})
+    return rates, steps
 
 
 def _raise_to(rates: dict[str, int], bucket: str, usd_per_mtok: Decimal) -> None:

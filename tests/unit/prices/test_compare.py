@@ -74,6 +74,18 @@ def test_an_hourly_price_is_taken_at_its_dearest(tmp_path: Path) -> None:
     assert (row.price.input, row.price.output) == (1_000_000, 2_000_000)
 
 
+def test_a_tier_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    """Longer inputs may be dearer while the output, or the cache, costs the same."""
+    tiers = [{"start": 9, "price": 2}, {"start": 99, "price": 3}]
+    output = {"base": 5, "tiers": [{"start": 99, "price": 6}]}
+    figures = {"input_mtok": {"base": 1, "tiers": tiers}, "output_mtok": output, "cache_read_mtok": 0.5}
+    row = listed(tmp_path, {"prices": figures}).row(TODAY)
+    assert [(tier.above_input_tokens, tier.input, tier.output, tier.cache_read) for tier in row.tiers] == [
+        (9, 2_000_000, 5_000_000, 500_000),
+        (99, 3_000_000, 6_000_000, 500_000),
+    ]
+
+
 def test_announced_prices_are_scheduled(tmp_path: Path) -> None:
     """Those that begin later, by their day; the one of the day itself is in force."""
     days = ("2026-11-24", "2026-12-01", "2027-01-01")
