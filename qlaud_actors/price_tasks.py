@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import click
 
+from qlaud_actors import log
 from qlaud_actors.db.pool import Pool, open_pool
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.localstack import with_local_stack
@@ -141,6 +142,7 @@ async def _set_overrides(
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[tuple[Catalog, "Pool | None"]]:
     """The catalogue with everything that is known of its prices, and the database if there is one."""
+    log.to_stderr()
     settings = with_stored_secrets(with_local_stack(settings))
     catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
     if settings.database_url is None:
