@@ -28,7 +28,7 @@ from qlaud_actors.prices.compare import SOURCE
 from qlaud_actors.prices.genai import GenaiTable
 from qlaud_actors.prices.sanity import doubts
 from qlaud_actors.prices.spelling import Theirs, price_lines
-from qlaud_actors.providers.catalog_files import PriceRow
+from qlaud_actors.providers.price_rows import PriceRow
 
 CATALOG = Path(__file__).parent.parent / "qlaud_actors" / "providers" / "catalog"
 PRICE_LINES = re.compile(

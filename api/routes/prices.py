@@ -16,8 +16,8 @@ from qlaud_actors.prices.model import DEFAULT_LEAD_SECONDS, LEAD_SECONDS, Change
 from qlaud_actors.prices.sanity import doubts
 from qlaud_actors.providers.book import PriceBook
 from qlaud_actors.providers.catalog import Catalog, packaged, parse
-from qlaud_actors.providers.catalog_files import PriceRow
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.price_rows import PriceRow
 from qlaud_actors.providers.pricing import Dated, Timeline, in_force
 
 routes = web.RouteTableDef()
@@ -74,7 +74,7 @@ async def put_price(request: web.Request) -> web.Response:
         no_nul(name, getattr(body, name))
     if body.price is None:
         raise InvalidRequest(
-            "`price` is missing: what a million tokens cost in USD, each in pico-USD per token."
+            "`price` is missing: pico-USD per token of `input` and `output`, and of the cache."
         )
     if problem := body.price_problem():
         raise InvalidRequest(f"`tiers`: {problem}.")

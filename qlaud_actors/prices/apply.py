@@ -15,7 +15,7 @@ from qlaud_actors.prices.model import DEFAULT_LEAD_SECONDS, Change
 from qlaud_actors.prices.spelling import Theirs, operator_file
 from qlaud_actors.providers.book import PriceBook
 from qlaud_actors.providers.catalog import Catalog, CatalogError
-from qlaud_actors.providers.catalog_files import PriceRow
+from qlaud_actors.providers.price_rows import PriceRow
 from qlaud_actors.providers.pricing import in_force
 
 

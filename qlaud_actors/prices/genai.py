@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from qlaud_actors.providers.catalog_files import PriceRow, ScheduledRow
+from qlaud_actors.providers.price_rows import PriceRow, ScheduledRow
 
 PACKAGE = "genai_prices"
 BUCKETS = {

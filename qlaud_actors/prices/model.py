@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from qlaud_actors.providers.catalog_files import PriceRow
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.price_rows import PriceRow
 from qlaud_actors.providers.pricing import UNPRICED, Override
 from qlaud_actors.usage import Price
 

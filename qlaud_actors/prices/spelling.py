@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from qlaud_actors.providers.catalog_files import PriceRow, ScheduledRow
+from qlaud_actors.providers.price_rows import PriceRow, ScheduledRow
 
 HEAD = "# Written by `qlaud prices apply`; laid over the packaged prices (docs/howto/prices.md).\n"
 NEW_LINE = "\n"

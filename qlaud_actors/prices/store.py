@@ -8,7 +8,7 @@ from qlaud_actors.db.pool import Connection, Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.prices.model import LEAD_SECONDS, Change, override, shown
-from qlaud_actors.providers.catalog_files import PriceRow
+from qlaud_actors.providers.price_rows import PriceRow
 from qlaud_actors.providers.pricing import Override
 
 QUERIES = load_queries("qlaud_actors.prices")

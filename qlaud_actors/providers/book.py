@@ -6,7 +6,7 @@ change to come. Asking is two look-ups, and no process has to do anything at the
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from qlaud_actors.providers.model import Model
@@ -49,10 +49,12 @@ class PriceBook:
             for slug, found in self._files.items()
             for host in found
         }
+        moving = {slug for (_, slug), line in self._timelines.items() if len(line) > 1}
+        still = {slug: self._order(found) for slug, found in self._files.items()}
         coming = {d.begins_ms for line in self._timelines.values() for d in line if d.begins_ms > now}
         starts = (now, *sorted(coming))
         # One assignment: who asks meanwhile gets the old tables or the new ones.
-        self._plan = starts, tuple(self._table(start) for start in starts)
+        self._plan = starts, tuple({**still, **self._changed(moving, start)} for start in starts)
 
     def table(self) -> Mapping[str, Hosts]:
         """Hosts by slug at this moment, the best choice first."""
@@ -63,10 +65,8 @@ class PriceBook:
         """All prices of a model at a provider, past ones too; None when it is not offered there."""
         return self._timelines.get((provider, slug))
 
-    def _table(self, at_ms: int) -> Mapping[str, Hosts]:
-        return {
-            slug: self._order([self._priced(m, at_ms) for m in found]) for slug, found in self._files.items()
-        }
+    def _changed(self, slugs: Iterable[str], at_ms: int) -> Mapping[str, Hosts]:
+        return {slug: self._order([self._priced(m, at_ms) for m in self._files[slug]]) for slug in slugs}
 
     def _priced(self, model: Model, at_ms: int) -> Model:
         dated = in_force(self._timelines[model.provider.slug, model.slug], at_ms)

@@ -1,9 +1,4 @@
-"""The catalogue's TOML files: how they are spelled, checked, and laid over one another.
-
-Prices are whole pico-USD per token: 1 USD per million tokens is 1_000_000. A bucket that a row leaves
-out is billed like the next dearer one: cached input and five-minute cache writes like fresh input,
-one-hour cache writes like five-minute ones.
-"""
+"""The catalogue's TOML files: how they are spelled, checked, and laid over one another."""
 
 import datetime as dt
 import tomllib
@@ -18,18 +13,9 @@ from msgspec import Meta
 
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.model import Model, Provider
-from qlaud_actors.providers.pricing import UNPRICED, Dated, named
+from qlaud_actors.providers.price_rows import Count, PriceRow, ScheduledRow, Text
 from qlaud_actors.providers.wires import WIRES
-from qlaud_actors.usage import Price, Rates, Tier
 
-Picos: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-"""Pico-USD per token. More than 1,000 USD per million tokens is a slip of the unit, not a price."""
-
-CallPicos: TypeAlias = Annotated[int, Meta(ge=0, le=10**12)]
-"""Pico-USD per call, at most one dollar."""
-
-Count: TypeAlias = Annotated[int, Meta(ge=1, le=100_000_000)]
-Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=400)]
 Slug: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 EnvName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*(_API_KEY|_BASE_URL)$")]
 Capability: TypeAlias = Literal[
@@ -42,77 +28,6 @@ logger = get_logger(__name__)
 
 class CatalogError(Exception):
     """The catalogue, or a variable that it names, is not usable; the message says where and why."""
-
-
-class RatesRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A price as a file spells it."""
-
-    input: Picos
-    output: Picos
-    cache_read: Picos | None = None
-    cache_write_5m: Picos | None = None
-    cache_write_1h: Picos | None = None
-
-    def rates(self) -> Rates:
-        """The same with every bucket filled."""
-        cache_read = self.input if self.cache_read is None else self.cache_read
-        write_5m = self.input if self.cache_write_5m is None else self.cache_write_5m
-        write_1h = write_5m if self.cache_write_1h is None else self.cache_write_1h
-        return Rates(self.input, self.output, cache_read, write_5m, write_1h)
-
-
-class TierRow(RatesRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rates for the whole of a call whose input is longer than this."""
-
-    above_input_tokens: Count
-
-
-Tiers: TypeAlias = Annotated[tuple[TierRow, ...], Meta(max_length=20)]
-
-
-class BatchRow(RatesRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a provider's batch API costs, for the record: no route uses it."""
-
-    tiers: Tiers = ()
-
-
-class PriceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that a price consists of, the same in files and in the API. A row without `price` is unpriced."""
-
-    price: RatesRow | None = None
-    tiers: Tiers = ()
-    per_call: CallPicos = 0
-    batch: BatchRow | None = None
-
-    def priced(self, provider: str, model: str, date: str) -> Price:
-        """The price that this row describes, under its name."""
-        if self.price is None:
-            return UNPRICED
-        tiers = tuple(Tier(tier.above_input_tokens, tier.rates()) for tier in self.tiers)
-        return named(Price(self.price.rates(), tiers, "", self.per_call), provider, model, date)
-
-    def price_problem(self) -> str | None:
-        """What is wrong with the price as a whole."""
-        steps = [tier.above_input_tokens for tier in self.tiers]
-        if steps != sorted(set(steps)):
-            return "tiers must ascend by above_input_tokens"
-        if self.price is None and (self.tiers or self.per_call):
-            return "tiers and per_call need a price"
-        return None
-
-
-class ScheduledRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A price that was announced: it counts from the beginning of a day (UTC) on."""
-
-    begins: dt.date = msgspec.field(name="from")
-    source: Text
-    checked: dt.date
-
-    def dated(self, provider: str, model: str) -> Dated:
-        """The same as an entry of the model's timeline."""
-        begins = dt.datetime.combine(self.begins, dt.time(), dt.UTC)
-        price = self.priced(provider, model, self.begins.isoformat())
-        return Dated(int(begins.timestamp() * 1000), price, self.source, self.checked.isoformat())
 
 
 class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -247,8 +162,10 @@ def _overlay(name: str, under: dict[str, Any], own: dict[str, Any]) -> dict[str,
         below = dict(rows.get(slug, {}))
         if set(PriceRow.__struct_fields__) & row.keys():
             if not {"source", "checked"} <= row.keys():
+                # Both are shown beside the price, and its name on every usage row has the day.
                 raise CatalogError(f"{name}: {slug}: a price needs its `source` and the day it was `checked`")
-            below.pop("scheduled", None)  # what was announced for the other price does not end this one
+            below.pop("scheduled", None)  # it belongs to the price that is replaced, as `batch` does
+            below.pop("batch", None)
         rows[slug] = {**below, **row}
     return {**under, **own, "models": list(rows.values())}
 

@@ -15,8 +15,8 @@ from qlaud_actors.prices.compare import SOURCE, Difference
 from qlaud_actors.prices.genai import Listed, UnreadableTable
 from qlaud_actors.prices.spelling import Theirs, operator_file, price_lines
 from qlaud_actors.providers.catalog import Catalog, CatalogError, packaged, parse
-from qlaud_actors.providers.catalog_files import PriceRow, ScheduledRow
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.price_rows import PriceRow, ScheduledRow
 
 EXTRACT = Path(__file__).parents[2] / "data" / "genai_prices.json"
 TABLE = genai.from_json(EXTRACT)
