@@ -136,7 +136,7 @@ async def _set_overrides(
     if not key.is_master:
         raise ProgramError("QLAUD_MASTER_KEY is not the master key of this database")
     count = await apply.set_overrides(wanted, pool, catalog.prices, key.id, reason)
-    click.echo(f"overrides that begin in a minute: {count}")
+    click.echo(f"overrides that were set: {count}; they begin in a minute, announced ones on their day")
 
 
 @contextlib.asynccontextmanager

@@ -44,22 +44,19 @@ def write_files(found: Iterable[Difference], folder: Path) -> list[Path]:
 async def set_overrides(
     found: Iterable[Difference], pool: Pool, book: PriceBook, made_by: uuid.UUID, reason: str
 ) -> int:
-    """Set one override for each difference, all in one transaction; how many. Announced prices are not among
-    them: they are set when their day has come, or stand in files.
+    """Set what differs from in a minute on, and what the other table announces from its day on, all in one
+    transaction; how many overrides that made.
     """
     begins_ms = book.clock() + int(DEFAULT_LEAD_SECONDS * 1000)
-    count = 0
+    steps = [(one, *step) for one in found for step in one.steps(begins_ms)]
     async with pool.acquire() as connection, connection.transaction():
-        for one in found:
-            figures = {name: value for name, value in one.their_figures.items() if name != "scheduled"}
+        for one, at_ms, figures in steps:
             timeline = book.timeline(one.model.provider.slug, one.model.slug)
             assert timeline is not None
-            before = in_force(timeline, begins_ms).price
-            row = msgspec.convert(figures, PriceRow)
-            change = Change(one.model, begins_ms, row, before, one.theirs.source, reason, made_by)
+            before, row = in_force(timeline, at_ms).price, msgspec.convert(figures, PriceRow)
+            change = Change(one.model, at_ms, row, before, one.theirs.source, reason, made_by)
             await store.add(connection, change)
-            count += 1
-    return count
+    return len(steps)
 
 
 def _replace(path: Path, text: str | None) -> None:

@@ -34,6 +34,19 @@ class Difference:
     their_figures: dict[str, Any]
     doubts: tuple[str, ...]
 
+    def steps(self, begins_ms: int) -> list[tuple[int, dict[str, Any]]]:
+        """What has to be set from which moment on, so that the model costs what it costs there."""
+        ours, theirs = ({**figures} for figures in (self.ours_figures, self.their_figures))
+        announced_here, announced = ours.pop("scheduled"), theirs.pop("scheduled")
+        found = [(begins_ms, theirs)] if ours != theirs else []
+        if not found and announced == announced_here:
+            return []
+        later = ((int(begins), figures) for begins, figures in announced.items() if int(begins) > begins_ms)
+        for begins, figures in later:
+            known = {name: figures[name] for name in figures if name in (self.theirs.covers or figures)}
+            found.append((begins, {**theirs, **known}))
+        return found
+
 
 def from_genai(models: Iterable[Model], table: GenaiTable, day: dt.date) -> dict[tuple[str, str], Theirs]:
     """What genai-prices says of the models whose `source` names it."""

@@ -44,7 +44,7 @@ async def test_another_table_becomes_overrides(
     choice = tasks.Choice("anthropic", None, str(other))
     how = tasks.TakeOver("api", "news", yes=True, force=False)
     assert await tasks.take_over(settings, choice, how) == 0
-    assert "overrides that begin in a minute: 2" in capsys.readouterr().out
+    assert "overrides that were set: 2;" in capsys.readouterr().out
     found = [override for _, override in await store.after(pool, 0)]
     assert {override.model for override in found} == {"claude-haiku-4-5", "claude-sonnet-4-5"}
     sonnet = next(o.price for o in found if o.model == "claude-sonnet-4-5" and o.price)

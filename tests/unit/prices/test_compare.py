@@ -144,6 +144,23 @@ def test_differences_are_told_figure_by_figure() -> None:
     assert (told["ours"]["price"]["output"], told["theirs"]["price"]["output"]) == (5_000_000, 6_000_000)
 
 
+def test_announced_prices_are_taken_over_with_their_day() -> None:
+    """Each becomes a step of its own; where only they differ the price in force is not set again."""
+    haiku = next(m for m in all_models() if (m.provider.slug, m.slug) == ("anthropic", "claude-haiku-4-5"))
+    same = msgspec.convert({"price": msgspec.to_builtins(haiku.price.rates)}, PriceRow)
+    dearer = msgspec.convert({"price": {"input": 2_000_000, "output": 9_000_000}}, PriceRow)
+    day = dt.date(2027, 1, 1)
+    announced = (ScheduledRow(price=dearer.price, begins=day, source="s", checked=TODAY),)
+    midnight = 1_798_761_600_000
+    for row, moments in ((same, [midnight]), (dearer, [5, midnight])):
+        theirs = Theirs(row, "s", TODAY, announced, compare.COVERS)
+        (one,) = compare.differences([haiku], {("anthropic", haiku.slug): theirs})
+        steps = one.steps(5)
+        assert [at for at, _ in steps] == moments
+        assert steps[-1][1]["price"]["output"] == 9_000_000
+        assert one.steps(midnight)[1:] == []
+
+
 def test_what_a_table_does_not_know_stays() -> None:
     """A fee per call is no difference to a table that has none."""
     sonar = next(m for m in all_models() if m.provider.slug == "perplexity")
