@@ -13,6 +13,7 @@ from api.routes import (
     messages,
     metrics,
     models,
+    prices,
     threads,
     tools,
     turns,
@@ -34,4 +35,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     chat_completions.routes,
     models.routes,
     catalog.routes,
+    prices.routes,
 )

@@ -48,6 +48,8 @@ class Row(NamedTuple):
     ids: dict[str, str] = {}  # noqa: RUF012 - never changed
     key: str = "admin"
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    at: str = ""
+    """The path, where that is not the route with its ids."""
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -344,7 +346,48 @@ def money() -> list[Row]:
     ]
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money()]
+def prices() -> list[Row]:
+    """Prices and their overrides. Only the operator changes them; the admin key here is the master key."""
+    price = "/v1/prices/{provider}/{model:.+}"
+    here = "/v1/prices/anthropic/claude-haiku-4-5"
+    asked = {"price": {"input": 1_000_000, "output": 5_000_000}, "reason": "x"}
+    wrong: list[Any] = [
+        b"{",
+        b"[]",
+        {},
+        {**asked, "price": None},
+        {**asked, "price": {"input": 1}},
+        {**asked, "price": {"input": -1, "output": 1}},
+        {**asked, "price": {"input": "1", "output": 1}},
+        {**asked, "reason": "\x00"},
+        {**asked, "source": ""},
+        {**asked, "colour": 1},
+        {**asked, "tiers": "x"},
+        {**asked, "effective_from": 1},
+        {**asked, "effective_from": -1},
+        {**asked, "price": {"input": 5_000_000, "output": 1}},
+    ]
+    return [
+        *(Row(400, "PUT", price, body, at=here) for body in wrong),
+        Row(413, "PUT", price, b'{"a":"' + b"x" * MAX_BODY + b'"}', at=here),
+        Row(404, "PUT", price, asked, at="/v1/prices/anthropic/gpt-5.4"),
+        Row(404, "PUT", price, asked, at="/v1/prices/%00/%00"),
+        Row(403, "PUT", price, asked, at=here, key="user"),
+        Row(404, "DELETE", price, at=here),
+        Row(404, "DELETE", price, at="/v1/prices/nope/nope"),
+        Row(400, "DELETE", price, query="?effective_from=x", at=here),
+        Row(400, "DELETE", price, query=f"?reason={'x' * 600}", at=here),
+        Row(403, "DELETE", price, at=here, key="user"),
+        Row(403, "GET", "/v1/prices", key="user"),
+        Row(404, "GET", "/v1/prices", query="?model=nope"),
+        Row(400, "GET", "/v1/prices", query="?provider=%00"),
+        Row(403, "GET", "/v1/prices/audit", key="user"),
+        *(Row(400, "GET", "/v1/prices/audit", query=f"?{q}") for q in ("limit=0", "limit=501", "before=x")),
+        Row(400, "GET", "/v1/prices/audit", query="?model=%00"),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *prices()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
@@ -392,7 +435,7 @@ def filled(text: str, ids: dict[str, str]) -> str:
 async def send(row: Row, ids: dict[str, str], api: Api, *, chunked: bool = False) -> tuple[int, Any]:
     """Status and JSON of a row's request."""
     own = {name: filled(value, ids) for name, value in row.ids.items()}
-    path = filled(row.route, {**ids, **own}) + filled(row.query, ids)
+    path = filled(row.at or row.route, {**ids, **own}) + filled(row.query, ids)
     body = row.body
     if body is not None and not isinstance(body, bytes):
         body = filled(json.dumps(body), ids).encode()
