@@ -99,7 +99,7 @@ async def _send(pool: Pool, stripe: StripeClient, gate: asyncio.Semaphore, row: 
         async with gate:
             await stripe.count(_event(row))
     except StripeRefused as refused:
-        logger.warning("meter_event_refused", event=str(row["usage_event_id"]), reason=refused.message)
+        logger.warning("meter_event_refused", usage_event=str(row["usage_event_id"]), reason=refused.message)
         await pool.execute(QUERIES.meter_event_refused, row["usage_event_id"], refused.message[:500])
         return False
     except StripeUnanswered as unanswered:
@@ -107,7 +107,7 @@ async def _send(pool: Pool, stripe: StripeClient, gate: asyncio.Semaphore, row: 
             await pool.execute(QUERIES.meter_event_not_counted, row["usage_event_id"])
         return False
     except QlaudError as error:
-        logger.warning("meter_event_unanswered", event=str(row["usage_event_id"]), error=error.code)
+        logger.warning("meter_event_unanswered", usage_event=str(row["usage_event_id"]), error=error.code)
         return False
     return True
 

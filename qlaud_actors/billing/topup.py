@@ -77,7 +77,7 @@ async def record(pool: Pool, settings: Settings, event: dict[str, Any]) -> None:
     A "thin" event (Stripe's API v2) carries no object and is only logged: it tells of no payment.
     """
     if event.get("object") != "event":
-        logger.warning("stripe_event_ignored", type=event.get("type"), event=event.get("id"))
+        logger.warning("stripe_event_ignored", kind=event.get("type"), stripe_id=event.get("id"))
         return
     about = event["data"]["object"]
     if payment.payment_of(about) is None and event["type"].startswith(("charge.dispute.", "refund.")):
