@@ -79,12 +79,14 @@ class StripeClient:
         return None
 
     async def count(self, params: Any) -> None:
-        """A meter event; one with an identifier that Stripe has seen is counted already."""
+        """A meter event; one with an identifier that Stripe has seen is counted already.
+
+        The identifier is what makes it count once. An idempotency key of ours would only repeat Stripe's
+        refusal to a person who has put right what it was about.
+        """
         try:
             with _our_errors():
-                await self._client.v1.billing.meter_events.create_async(
-                    params, {"idempotency_key": params["identifier"]}
-                )
+                await self._client.v1.billing.meter_events.create_async(params)
         except StripeRefused as refused:
             if "already exists with identifier" not in refused.message:
                 raise
