@@ -74,7 +74,7 @@ async def create_topup(request: web.Request) -> web.Response:
         key,
         body.save_payment_method,
     )
-    page = await topup.checkout(services(request).pool, settings, order)
+    page = await topup.checkout(settings, order)
     return json_response({"id": page.id, "url": page.url}, status=201)
 
 

@@ -152,10 +152,6 @@ SELECT id, $2, $3, $4 FROM accounts WHERE id = $1
        told_at = EXCLUDED.told_at
  WHERE saved_payment_methods.told_at < EXCLUDED.told_at;
 
--- name: known_customer
--- Stripe's customer of an account, if it has saved a payment method.
-SELECT customer_id FROM saved_payment_methods WHERE account_id = $1;
-
 -- name: set_auto_topup
 -- Switch automatic top-ups on; what went wrong before is forgotten. Nothing comes back for a postpaid account.
 INSERT INTO auto_topup_rules (account_id, threshold_nanos, amount_nanos, ceiling_nanos)

@@ -14,7 +14,7 @@ from qlaud_actors.billing import auto_topup, ledger, payment
 from qlaud_actors.billing.meter import QUERIES
 from qlaud_actors.billing.payment import NANOS_PER_CENT, Payment
 from qlaud_actors.billing.stripe_client import open_stripe
-from qlaud_actors.db.pool import Connection, Pool, Rows
+from qlaud_actors.db.pool import Connection, Pool
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Settings
@@ -46,7 +46,7 @@ class Checkout:
     url: str
 
 
-async def checkout(rows: Rows, settings: Settings, order: Order) -> Checkout:
+async def checkout(settings: Settings, order: Order) -> Checkout:
     """Open a Checkout page. The wallet is filled by an event, not by this.
 
     The same idempotency key gives the same page. Raises InvalidRequest, IdempotencyConflict,
@@ -63,9 +63,10 @@ async def checkout(rows: Rows, settings: Settings, order: Order) -> Checkout:
         "cancel_url": order.cancel_url,
     }
     if order.save_payment_method:
+        # Always a new customer of Stripe: what is asked must not depend on what was paid meanwhile, or a
+        # repeated idempotency key would be refused.
         params["payment_intent_data"]["setup_future_usage"] = "off_session"
-        known = await rows.fetchval(QUERIES.known_customer, order.account_id)
-        params |= {"customer": known} if known else {"customer_creation": "always"}
+        params["customer_creation"] = "always"
     key = f"topup:{order.account_id}:{order.idempotency_key}" if order.idempotency_key else None
     async with open_stripe(settings) as stripe:
         return Checkout(*await stripe.open_checkout(params, key))

@@ -1,4 +1,4 @@
-"""An account whose wallet is empty spends nothing on any route, and everything works once it has paid."""
+"""A wallet on real processes: refused while empty, not once paid; workers fill it and push usage."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,6 +8,7 @@ from cluster import MODEL, OPENAI_MODEL, Api, Cluster, running_cluster
 from fakes.stripe_double import SECRET_KEY, WEBHOOK_SECRET, StripeDouble, signed, stripe_double
 
 from api.routes import ROUTES
+from qlaud_actors.probe import wait_until
 
 SAID = {"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]}
 SPENDING: dict[str, list[dict[str, Any]]] = {
@@ -71,6 +72,14 @@ async def ask_all(api: Api, thread_id: str) -> dict[str, Any]:
     return answers
 
 
+async def deliver(api: Api, event: dict[str, Any]) -> None:
+    """Stripe sends an event."""
+    body, signature = signed(event)
+    webhook = api.base_url + "/v1/billing/stripe/webhook"
+    async with api.session.post(webhook, data=body, headers={"stripe-signature": signature}) as response:
+        assert response.status == 200
+
+
 def test_every_route_that_takes_orders_is_known_here() -> None:
     """A new POST route is added to one of the two lists: only POST asks a model for something."""
     served = {
@@ -98,10 +107,7 @@ async def test_an_empty_wallet_is_refused_everywhere_until_it_is_paid(
             assert (status, answer["error"].get("scope")) == (402, "wallet"), (asked, answer)
     assert cluster.scripted.requests() == []
     page = await one.post("/v1/billing/topups", {"amount_usd": 5})
-    body, signature = signed(stripe.pay(page["id"]))
-    webhook = one.base_url + "/v1/billing/stripe/webhook"
-    async with one.session.post(webhook, data=body, headers={"stripe-signature": signature}) as response:
-        assert response.status == 200
+    await deliver(one, stripe.pay(page["id"]))
     for asked, (status, answer) in (await ask_all(other, thread_id)).items():
         assert status == 200, (asked, answer)
     left = (await one.get("/v1/billing/balance"))["balance_micros"]
@@ -124,3 +130,34 @@ async def spend_starter_credit(cluster: Cluster) -> None:
     assert 0 <= answered[1]["error"]["limit_micros"] - balance["balance_micros"] <= 1  # rounded up, and down
     assert balance["balance_micros"] >= 0
     assert balance["held_micros"] == 0
+
+
+async def test_workers_top_up_and_push_usage(cluster: Cluster, stripe: StripeDouble) -> None:
+    """Nobody asks: a call leaves the wallet low, so the card is charged, and the meter has its cost."""
+    made = await cluster.admin.post("/v1/accounts", {"name": "acme"})
+    api = Api(cluster.admin.session, cluster.admin.base_url, made["secret"])
+    page = await api.post("/v1/billing/topups", {"amount_usd": 5, "save_payment_method": True})
+    for event in (stripe.pay(page["id"]), stripe.paid_intent(page["id"])):
+        await deliver(api, event)
+    stripe.meters.add("ai_cost")
+    customer = stripe.new_customer()
+    meter = f"/v1/billing/stripe-meter?account_id={made['id']}"
+    assert (await cluster.admin.request("PUT", meter, {"event_name": "ai_cost"}))[0] == 200
+    mapped = await api.request("PUT", "/v1/end-users/ada/billing", {"stripe_customer_id": customer})
+    assert mapped[0] == 200
+    rule = {"threshold_usd": 5, "amount_usd": 10, "monthly_ceiling_usd": 10}
+    assert (await api.request("PUT", "/v1/billing/auto-topup", rule))[0] == 200
+    adas = await api.post("/v1/keys", {"name": "ada", "end_user_id": "ada"})
+    await Api(api.session, api.base_url, adas["secret"]).post("/v1/messages", SAID)
+
+    async def both_came() -> bool:
+        return bool(stripe.events and stripe.counted)
+
+    assert await wait_until(both_came, 20)
+    await deliver(api, stripe.events[0])
+    balance = await api.get("/v1/billing/balance")
+    entries = (await api.get("/v1/billing/ledger"))["entries"]
+    cost = -next(entry["amount_nanos"] for entry in entries if entry["kind"] == "usage")
+    assert [entry["kind"] for entry in entries] == ["topup", "usage", "topup"]
+    assert balance["balance_micros"] == (15_000_000_000 - cost) // 1_000
+    assert stripe.counted == {("ai_cost", customer): cost // 1_000}
