@@ -387,7 +387,58 @@ def prices() -> list[Row]:
     ]
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *prices()]
+def stripe() -> list[Row]:
+    """Automatic top-ups, meters of Stripe, and whom it bills for an end user."""
+    auto, meter = "/v1/billing/auto-topup", "/v1/billing/stripe-meter"
+    retry, end_user = f"{meter}/retry", "/v1/end-users/{end_user_id}/billing"
+    rule = {"threshold_usd": 5, "amount_usd": 10, "monthly_ceiling_usd": 50}
+    wrong_rules: list[Any] = [
+        b"{",
+        {},
+        {**rule, "threshold_usd": -1},
+        {**rule, "threshold_usd": None},
+        {**rule, "amount_usd": "10"},
+        {**rule, "amount_usd": 0.49},
+        {**rule, "amount_usd": 10.001},
+        {**rule, "monthly_ceiling_usd": 9},
+        {**rule, "monthly_ceiling_usd": 1e12},
+    ]
+    names = ["", "a b", "a\n", "é", "x" * 101, 5, None]
+    customers = ["", "bob", "cus_", "cus_a/b", "cus_a\n", "cus_" + "x" * 300, 5, None]
+    other = {"end_user_id": "nobody"}
+    return [
+        *(Row(400, "PUT", auto, body) for body in wrong_rules),
+        Row(409, "PUT", auto, rule),  # the account of this table is postpaid
+        *(Row(404, method, auto) for method in ("GET", "DELETE")),
+        *(Row(400, "PUT", meter, {"event_name": name}) for name in names),
+        Row(400, "PUT", meter, {"event_name": "e", "value": "calls"}),
+        *(Row(404, "PUT", meter, {"event_name": "e"}, query=f"?account_id={i}") for i in ("{none}", "x")),
+        *(Row(404, method, meter) for method in ("GET", "DELETE")),
+        Row(404, "POST", retry, query="?account_id=x"),
+        *(Row(400, "PUT", end_user, {"stripe_customer_id": name}, ids=other) for name in customers),
+        Row(400, "PUT", end_user, {"stripe_customer_id": "cus_1"}, ids={"end_user_id": "x" * 513}),
+        Row(400, "PUT", end_user, {"stripe_customer_id": "cus_1"}, ids={"end_user_id": "%00"}),
+        *(Row(404, method, end_user, ids=other) for method in ("GET", "DELETE")),
+        Row(400, "POST", "/v1/billing/topups", {"amount_usd": 5, "save_payment_method": "yes"}),
+        *(
+            Row(403, method, route, body, key="user", ids=other)
+            for method, route, body in (
+                ("PUT", auto, rule),
+                ("GET", auto, None),
+                ("DELETE", auto, None),
+                ("PUT", meter, {"event_name": "e"}),
+                ("GET", meter, None),
+                ("DELETE", meter, None),
+                ("POST", retry, None),
+                ("PUT", end_user, {"stripe_customer_id": "cus_1"}),
+                ("GET", end_user, None),
+                ("DELETE", end_user, None),
+            )
+        ),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *prices(), *stripe()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
