@@ -13,6 +13,7 @@ from aiohttp import web
 from qlaud_actors.errors import InvalidRequest, NotFound, PayloadTooLarge
 from qlaud_actors.ids import parse_uuid
 from qlaud_actors.money import usd_to_nanos
+from qlaud_actors.outbound.guard import ForbiddenURL, check_url
 
 T = TypeVar("T")
 
@@ -79,6 +80,15 @@ def usd_nanos(name: str, written: msgspec.Raw) -> int | None:
         return usd_to_nanos(text.decode())
     except ValueError as error:
         raise InvalidRequest(f"`{name}`: {error}.") from None
+
+
+def webhook_url(name: str, url: str, *, allow_private: bool) -> str:
+    """A URL that may be called from here; names are resolved and checked again on every call."""
+    try:
+        check_url(url, allow_private=allow_private)
+    except ForbiddenURL as error:
+        raise InvalidRequest(f"`{name}` {error}.") from None
+    return url
 
 
 def path_uuid(request: web.Request, name: str) -> uuid.UUID:

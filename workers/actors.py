@@ -9,7 +9,8 @@ from typing import Any
 import dramatiq
 
 from qlaud_actors.conversation.runner import TurnRunner
-from qlaud_actors.jobs import Job, RunTurn
+from qlaud_actors.deliveries.courier import Courier
+from qlaud_actors.jobs import Job, RunTurn, SendDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +21,23 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(runner: TurnRunner) -> list[Actor]:
+def actor_table(runner: TurnRunner, courier: Courier) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:
         await runner.start(uuid.UUID(turn_id))
 
-    return [Actor(RunTurn, run_turn)]
+    async def send_delivery(delivery_id: str) -> None:
+        await courier.start(uuid.UUID(delivery_id))
+
+    return [Actor(RunTurn, run_turn), Actor(SendDelivery, send_delivery)]
 
 
 def declare(table: list[Actor], broker: dramatiq.Broker, loop: asyncio.AbstractEventLoop) -> None:
     """Declare the table's actors on a broker.
 
     An actor runs in a thread of dramatiq's and hands its coroutine to the process's event loop. A
-    message is a wake-up: it is acknowledged once the turn is running, and blocks only while every
+    message is a wake-up: it is acknowledged once the work is running. For a turn it blocks while every
     slot is taken, which is the back-pressure. It is never retried: the sweeper asks again.
     """
     for actor in table:

@@ -26,6 +26,8 @@ POLL_MS = 50
 STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 HOLDS_SECONDS = 60.0
+DELIVERIES_SECONDS = 1.0
+TIDY_SECONDS = 60.0
 METRICS_SECONDS = 5.0
 
 
@@ -37,20 +39,24 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     async with open_services(settings) as services:
         runner = services.runner()
-        declare(actor_table(runner), services.broker, loop)
+        courier = services.courier()
+        declare(actor_table(runner, courier), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
         share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
         sweep_holds = every(HOLDS_SECONDS, lambda: meter.release_abandoned(services.pool))
         renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
         sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
-        async with _repeating(renew, sweep, sweep_holds, share_metrics), _health_server(settings):
+        deliver = every(DELIVERIES_SECONDS, courier.sweep)
+        tidy = every(TIDY_SECONDS, courier.delete_old)
+        upkeep = (renew, sweep, sweep_holds, deliver, tidy, share_metrics)
+        async with _repeating(*upkeep), _health_server(settings):
             await asyncio.to_thread(worker.start)
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
             await stop.wait()
             logger.info("worker_stopping")
             runner.draining = True
             await asyncio.to_thread(worker.stop, STOP_MS)
-            await runner.drain()
+            await asyncio.gather(runner.drain(), courier.drain())
     logger.info("worker_stopped")
 
 

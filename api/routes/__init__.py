@@ -17,6 +17,7 @@ from api.routes import (
     tools,
     turns,
     usage,
+    webhooks,
 )
 
 ROUTES: tuple[web.RouteTableDef, ...] = (
@@ -28,6 +29,7 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     keys.routes,
     usage.routes,
     tools.routes,
+    webhooks.routes,
     threads.routes,
     turns.routes,
     messages.routes,

@@ -47,7 +47,7 @@ async def key_usage(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID, span: 
         "output_tokens": sum(row["output_tokens"] for row in models),
         "request_count": sum(row["request_count"] for row in models),
         "by_model": [_model_row(row) for row in models],
-        "events": [_event_row(row) for row in events],
+        "events": [event_row(row) for row in events],
     }
 
 
@@ -74,7 +74,8 @@ def _model_row(row: Record) -> dict[str, Any]:
     return {"model": slug, "model_slug": slug, "provider_slug": row["provider_slug"], **_sums(row)}
 
 
-def _event_row(row: Record) -> dict[str, Any]:
+def event_row(row: Record) -> dict[str, Any]:
+    """One usage event as callers see it."""
     return {
         "id": str(row["id"]),
         "key_id": str(row["key_id"]),

@@ -20,11 +20,13 @@ from qlaud_actors.conversation.model import (
 )
 from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.db.pool import Connection, Pool, Rows, UniqueViolation
+from qlaud_actors.deliveries import outbox
 from qlaud_actors.errors import (
     IdempotencyConflict,
     NotFound,
     QlaudError,
     RateLimited,
+    SpendCapReached,
     TurnAbandoned,
     TurnCancelled,
 )
@@ -173,6 +175,8 @@ async def finish(pool: Pool, turn: Turn, result: TurnOutcome | QlaudError) -> Fi
             stored_error(result) if isinstance(result, QlaudError) else None,
             isinstance(result, TurnOutcome) and result.hit_max_iterations,
         )
+        if thread_id and isinstance(result, SpendCapReached):
+            await outbox.tell_cap_exceeded(connection, turn.key_id)
         return await _closed(connection, turn.id, thread_id) if thread_id else None
 
 

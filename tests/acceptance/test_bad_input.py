@@ -24,6 +24,7 @@ NOTHING_TO_SEND = {
     ("DELETE", "/v1/threads/empty"),
     ("GET", "/v1/catalog"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/webhooks"),
     ("GET", "/v1/billing/balance"),
     ("GET", "/v1/billing/topups/done"),
 }
@@ -34,6 +35,8 @@ TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/can
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
+HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
+DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
 CONNECTIONS, USAGE = "/v1/connections", "/v1/usage"
 
 
@@ -71,7 +74,7 @@ def malformed() -> list[Row]:
     bodies.append((413, b'{"a":"' + b"x" * MAX_BODY + b'"}'))
     takers = [
         ("POST", route)
-        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS)
+        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS)
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
@@ -321,7 +324,36 @@ def money() -> list[Row]:
     ]
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money()]
+def hooks() -> list[Row]:
+    """Webhooks of the account and their deliveries."""
+    right = {"url": "https://hooks.example/x", "events": ["job.completed"]}
+    bad: list[dict[str, Any]] = [
+        {"url": 5},
+        {"url": "http://hooks.example/x"},
+        {"url": "https://127.0.0.1/x"},
+        {"url": "https://metadata.google.internal/x"},
+        {"url": "https://hooks.example/" + "x" * 2048},
+        {"events": []},
+        {"events": None},
+        {"events": ["job.started"]},
+        {"events": "job.completed"},
+        {"events": ["job.completed"] * 17},
+        {"url": None, "events": ["usage.recorded"]},
+    ]
+    others = ({"webhook_id": "{foreign_webhook}"}, {"webhook_id": "{none}"}, {"webhook_id": "x"})
+    calls = (("DELETE", HOOK), ("POST", f"{HOOK}/rotate"), ("GET", DELIVERIES), ("POST", REDELIVER))
+    return [
+        *(Row(400, "POST", HOOKS, {**right, **fields}) for fields in bad),
+        Row(400, "POST", HOOKS, {"events": ["job.completed"]}),
+        *(Row(404, method, route, ids=ids) for method, route in calls for ids in others),
+        *(Row(403, method, route, key="user") for method, route in calls),
+        Row(403, "POST", HOOKS, right, key="user"),
+        Row(404, "POST", REDELIVER, ids={"delivery_id": "{none}"}),
+        *(Row(400, "GET", DELIVERIES, query=f"?limit={limit}") for limit in ("0", "201", "x")),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *hooks()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
@@ -349,6 +381,9 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     done = [event async for event in user.stream(ids["thread_id"], script({"text": "Hello."}))][-1]
     ids["turn_id"] = done["turn_id"]
     ids["tool_id"] = (await admin.post("/v1/tools", tool(name="taken")))["id"]
+    ids["delivery_id"] = str(new_uuid())
+    hook = {"url": "https://hooks.example/x", "events": ["job.completed"]}
+    ids["webhook_id"] = (await admin.post("/v1/webhooks", hook))["id"]
     account = new_uuid()
     ids["account_id"] = str(account)
     await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", account)
@@ -356,6 +391,7 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     stranger = Api(admin.session, admin.base_url, secret.reveal())
     ids["foreign_key"] = str(key.id)
     ids["foreign"] = (await stranger.post("/v1/threads", {}))["id"]
+    ids["foreign_webhook"] = (await stranger.post("/v1/webhooks", hook))["id"]
     ids["foreign_tool"] = (await stranger.post("/v1/tools", tool()))["id"]
     ids["master"] = str(await pool.fetchval("SELECT id FROM keys WHERE is_master"))
     return ids, {"admin": admin, "user": user, "broke": broke}
