@@ -18,6 +18,7 @@ from qlaud_actors.conversation.bus import Bus
 from qlaud_actors.conversation.publisher import Publisher
 from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
+from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
@@ -72,6 +73,15 @@ class Services:
             await jobs.enqueue(self.broker, *wakes)
         except (RedisError, OSError) as error:
             logger.warning("wake_failed", error=type(error).__name__)
+
+    async def wake_jobs(self, job_ids: list[uuid.UUID]) -> None:
+        """The same for jobs."""
+        await self._enqueue(jobs.RunJob(str(job_id)) for job_id in job_ids)
+
+    def job_runner(self) -> JobRunner:
+        """The carrier of jobs for this process."""
+        admission = self.relay.admission
+        return JobRunner(self.settings, self.pool, self.lease_pool, admission, self.wake_deliveries)
 
     def courier(self) -> Courier:
         """The one who delivers webhooks in this process."""

@@ -29,9 +29,18 @@ class SendDelivery:
     delivery_id: str
 
 
-Job = RunTurn | SendDelivery
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Wake a worker for this job of the API. A hint only, too."""
 
-QUEUES = (RunTurn.queue, SendDelivery.queue)
+    actor: ClassVar[str] = "run_job"
+    queue: ClassVar[str] = "jobs"
+    job_id: str
+
+
+Job = RunTurn | RunJob | SendDelivery
+
+QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue)
 
 
 def make_broker(redis_url: str) -> RedisBroker:

@@ -26,6 +26,7 @@ OVERRUN = Counter(
     "qlaud_overrun_usd", "Billed by providers beyond the worst case, in USD.", registry=REGISTRY
 )
 TAKEOVERS = Counter("qlaud_takeovers", "Turns carried on after their worker was lost.", registry=REGISTRY)
+JOBS = Counter("qlaud_jobs", "Jobs that ended, by status.", ["status"], registry=REGISTRY)
 DELIVERIES = Counter(
     "qlaud_deliveries",
     "Attempts to deliver webhooks, by result: delivered, failed, dead.",

@@ -9,8 +9,9 @@ from typing import Any
 import dramatiq
 
 from qlaud_actors.conversation.runner import TurnRunner
+from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
-from qlaud_actors.jobs import Job, RunTurn, SendDelivery
+from qlaud_actors.jobs import Job, RunJob, RunTurn, SendDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,19 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(runner: TurnRunner, courier: Courier) -> list[Actor]:
+def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:
         await runner.start(uuid.UUID(turn_id))
 
+    async def run_job(job_id: str) -> None:
+        await job_runner.start(uuid.UUID(job_id))
+
     async def send_delivery(delivery_id: str) -> None:
         await courier.start(uuid.UUID(delivery_id))
 
-    return [Actor(RunTurn, run_turn), Actor(SendDelivery, send_delivery)]
+    return [Actor(RunTurn, run_turn), Actor(RunJob, run_job), Actor(SendDelivery, send_delivery)]
 
 
 def declare(table: list[Actor], broker: dramatiq.Broker, loop: asyncio.AbstractEventLoop) -> None:

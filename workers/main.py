@@ -39,24 +39,33 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     async with open_services(settings) as services:
         runner = services.runner()
-        courier = services.courier()
-        declare(actor_table(runner, courier), services.broker, loop)
+        job_runner, courier = services.job_runner(), services.courier()
+        declare(actor_table(runner, job_runner, courier), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
-        share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
-        sweep_holds = every(HOLDS_SECONDS, lambda: presence.release_abandoned(services.pool))
-        renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
-        sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
-        deliver = every(DELIVERIES_SECONDS, courier.sweep)
-        tidy = every(TIDY_SECONDS, courier.delete_old)
-        upkeep = (renew, sweep, sweep_holds, deliver, tidy, share_metrics)
+        renew_seconds, sweep_seconds = (
+            settings.lease_seconds * RENEW_EVERY,
+            min(SWEEP_SECONDS, settings.lease_seconds),
+        )
+        upkeep = (
+            every(renew_seconds, runner.renew),
+            every(renew_seconds, job_runner.carrier.renew),
+            every(sweep_seconds, runner.sweep),
+            every(sweep_seconds, job_runner.sweep),
+            every(DELIVERIES_SECONDS, courier.sweep),
+            every(HOLDS_SECONDS, lambda: presence.release_abandoned(services.pool)),
+            every(TIDY_SECONDS, job_runner.delete_old),
+            every(TIDY_SECONDS, courier.delete_old),
+            every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
+        )
         async with _repeating(*upkeep), _health_server(settings):
             await asyncio.to_thread(worker.start)
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
             await stop.wait()
             logger.info("worker_stopping")
-            runner.draining = True
+            runner.draining = job_runner.carrier.draining = True
             await asyncio.to_thread(worker.stop, STOP_MS)
-            await asyncio.gather(runner.drain(), courier.drain())
+            await asyncio.gather(runner.drain(), job_runner.carrier.drain())
+            await courier.drain()
     logger.info("worker_stopped")
 
 

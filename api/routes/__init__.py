@@ -9,6 +9,7 @@ from api.routes import (
     catalog,
     chat_completions,
     health,
+    jobs,
     keys,
     messages,
     metrics,
@@ -34,6 +35,7 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     turns.routes,
     messages.routes,
     chat_completions.routes,
+    jobs.routes,
     models.routes,
     catalog.routes,
 )

@@ -48,6 +48,11 @@ async def get_webhook(rows: Rows, account_id: uuid.UUID, webhook_id: uuid.UUID) 
     return _webhook_from(row)
 
 
+async def can_tell_address(rows: Rows, account_id: uuid.UUID) -> bool:
+    """Whether there is a secret that signs what goes to addresses that jobs name."""
+    return await rows.fetchval(QUERIES.job_webhook, account_id) is not None
+
+
 async def rotate_secret(rows: Rows, vault: Vault, account_id: uuid.UUID, webhook_id: uuid.UUID) -> Secret:
     """Another secret, from the next attempt on. Raises NotFound."""
     secret = new_endpoint_secret()

@@ -64,3 +64,40 @@ CREATE TABLE cap_notices (
     window_start  timestamptz NOT NULL,
     limit_nanos   bigint NOT NULL
 );
+
+-- Requests to a model that are answered later. Carried as turns are: a claim raises `epoch`, which fences
+-- every later write, and lasts until `lease_until` unless it is renewed.
+CREATE TABLE jobs (
+    id                uuid PRIMARY KEY,
+    account_id        uuid NOT NULL REFERENCES accounts,
+    key_id            uuid NOT NULL REFERENCES keys,
+    endpoint          text NOT NULL,
+    body              json,                      -- NULL once the job has ended
+    headers           json NOT NULL,
+    webhook_url       text,
+    request_id        text NOT NULL,
+    idempotency_key   text,
+    fingerprint       bytea NOT NULL,
+    status            text NOT NULL DEFAULT 'queued'
+                      CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')),
+    epoch             integer NOT NULL DEFAULT 0,
+    attempts          integer NOT NULL DEFAULT 0,
+    owner             text,
+    lease_until       timestamptz,
+    cancel_requested  boolean NOT NULL DEFAULT false,
+    call_id           uuid,                      -- of the attempt under way: its hold, its usage event
+    model_slug        text,
+    response          text,
+    cost_nanos        bigint NOT NULL DEFAULT 0,
+    error             json,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    started_at        timestamptz,
+    finished_at       timestamptz,
+    UNIQUE (key_id, idempotency_key)
+);
+CREATE INDEX jobs_by_account ON jobs (account_id, id);
+CREATE INDEX jobs_by_key ON jobs (key_id, id);
+CREATE INDEX jobs_unfinished ON jobs (key_id) WHERE status IN ('queued', 'running');
+CREATE INDEX jobs_queued ON jobs (id) WHERE status = 'queued';
+CREATE INDEX jobs_leased ON jobs (lease_until) WHERE status = 'running';
+CREATE INDEX jobs_ended ON jobs (finished_at) WHERE status NOT IN ('queued', 'running');
