@@ -15,7 +15,6 @@ from qlaud_actors.deferred.model import (
     MAX_UNFINISHED,
     End,
     Job,
-    JobStatus,
     shown,
     stored_error,
 )
@@ -111,7 +110,7 @@ async def list_jobs(
     rows: Rows,
     account_id: uuid.UUID,
     key_id: uuid.UUID | None,
-    status: JobStatus | None,
+    status: str | None,
     before: uuid.UUID | None,
     limit: int,
 ) -> list[Job]:
