@@ -37,6 +37,7 @@ TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
 HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
 DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
+JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
 CONNECTIONS, USAGE = "/v1/connections", "/v1/usage"
 
 
@@ -74,7 +75,7 @@ def malformed() -> list[Row]:
     bodies.append((413, b'{"a":"' + b"x" * MAX_BODY + b'"}'))
     takers = [
         ("POST", route)
-        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS)
+        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS)
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
@@ -353,7 +354,44 @@ def hooks() -> list[Row]:
     ]
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *hooks()]
+def jobs() -> list[Row]:
+    """Requests that are answered later."""
+    asked = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
+    right = {"endpoint": "/v1/messages", "body": asked}
+    bad: list[dict[str, Any]] = [
+        {"endpoint": "/v1/threads"},
+        {"endpoint": ""},
+        {"endpoint": 5},
+        {"endpoint": "/v1/messages/"},
+        {"body": None},
+        {"body": "hi"},
+        {"body": []},
+        {"body": {}},
+        {"body": {**asked, "max_tokens": 0}},
+        {"body": {**asked, "messages": "hi"}},
+        {"body": {**asked, "service_tier": "priority"}},
+        {"endpoint": "/v1/chat/completions", "body": {**asked, "n": "2"}},
+        {"webhook_url": 5},
+        {"webhook_url": "http://hooks.example/x"},
+        {"webhook_url": "https://10.0.0.1/x"},
+        {"webhook_url": "https://hooks.example/no-secret-yet"},
+    ]
+    return [
+        *(Row(400, "POST", JOBS, {**right, **fields}) for fields in bad),
+        Row(400, "POST", JOBS, {"endpoint": "/v1/messages"}),
+        Row(400, "POST", JOBS, right, headers={"idempotency-key": "x" * 256}),
+        Row(404, "POST", JOBS, {**right, "body": {**asked, "model": "no-such-model"}}),
+        Row(402, "POST", JOBS, right, key="broke"),
+        *(Row(400, "GET", JOBS, query=f"?{q}") for q in ("limit=0", "limit=201", "before=x", "status=done")),
+        *(
+            Row(404, method, route, ids={"job_id": other})
+            for method, route in (("GET", JOB), ("POST", f"{JOB}/cancel"))
+            for other in ("{none}", "x", "%00")
+        ),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *hooks(), *jobs()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
