@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from qlaud_actors import log
 from qlaud_actors.db.persist import persistently
@@ -73,6 +73,9 @@ class Carried(Generic[W]):
         self.task.cancel()
 
 
+Run: TypeAlias = Callable[[Carried[W]], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class Carrier(Generic[W]):
     """All work of one kind in this process."""
@@ -86,10 +89,12 @@ class Carrier(Generic[W]):
     draining: bool = False
     carried: dict[uuid.UUID, Carried[W]] = field(default_factory=dict)
 
-    def begin(self, work: W, claimed_at: float, run: Callable[[Carried[W]], Awaitable[None]]) -> None:
+    def begin(self, work: W, claimed_at: float, run: Run[W]) -> asyncio.Task[None]:
         """Carry claimed work in the background; `claimed_at` is this process's clock before the claim."""
         one = self.carried[work.id] = Carried(work, claimed_at)
         one.task = asyncio.create_task(self._carry(one, run), name=f"{type(work).__name__}-{work.id}")
+        one.task.add_done_callback(lambda _: self.carried.pop(work.id, None))
+        return one.task
 
     async def drain(self) -> None:
         """Stop: let work end for a while, then give the rest to other processes."""
@@ -125,7 +130,7 @@ class Carrier(Generic[W]):
             if gone or time.monotonic() - one.renewed_at > lease * GIVE_UP_AFTER:
                 one.stop()
 
-    async def _carry(self, one: Carried[W], run: Callable[[Carried[W]], Awaitable[None]]) -> None:
+    async def _carry(self, one: Carried[W], run: Run[W]) -> None:
         try:
             await run(one)
         except LeaseLost:
@@ -135,5 +140,3 @@ class Carrier(Generic[W]):
             logger.warning("work_interrupted", error=type(error).__name__)
             with contextlib.suppress(*ConnectionLost):
                 await persistently(lambda: self.hand_back([one.work]))
-        finally:
-            self.carried.pop(one.work.id, None)

@@ -11,7 +11,7 @@ from dramatiq import Worker
 from qlaud_actors import metrics
 from qlaud_actors.billing import presence
 from qlaud_actors.bootstrap import Services, open_services
-from qlaud_actors.conversation.runner import RENEW_EVERY
+from qlaud_actors.carrier import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Settings
@@ -42,17 +42,15 @@ async def run(settings: Settings) -> None:
         job_runner, courier = services.job_runner(), services.courier()
         declare(actor_table(runner, job_runner, courier), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
-        renew_seconds, sweep_seconds = (
-            settings.lease_seconds * RENEW_EVERY,
-            min(SWEEP_SECONDS, settings.lease_seconds),
-        )
+        lease = settings.lease_seconds
+        renew_seconds, sweep_seconds = lease * RENEW_EVERY, min(SWEEP_SECONDS, lease)
         upkeep = (
-            every(renew_seconds, runner.renew),
+            every(renew_seconds, runner.carrier.renew),
             every(renew_seconds, job_runner.carrier.renew),
             every(sweep_seconds, runner.sweep),
             every(sweep_seconds, job_runner.sweep),
             every(DELIVERIES_SECONDS, courier.sweep),
-            every(HOLDS_SECONDS, lambda: presence.release_abandoned(services.pool)),
+            every(min(HOLDS_SECONDS, lease), lambda: presence.release_abandoned(services.pool)),
             every(TIDY_SECONDS, job_runner.delete_old),
             every(TIDY_SECONDS, courier.delete_old),
             every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
@@ -62,9 +60,9 @@ async def run(settings: Settings) -> None:
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
             await stop.wait()
             logger.info("worker_stopping")
-            runner.draining = job_runner.carrier.draining = True
+            runner.carrier.draining = job_runner.carrier.draining = True
             await asyncio.to_thread(worker.stop, STOP_MS)
-            await asyncio.gather(runner.drain(), job_runner.carrier.drain())
+            await asyncio.gather(runner.carrier.drain(), job_runner.carrier.drain())
             await courier.drain()
     logger.info("worker_stopped")
 

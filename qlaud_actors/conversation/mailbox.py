@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.billing import meter
+from qlaud_actors.carrier import Renewal
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.model import (
     MAX_ATTEMPTS,
@@ -136,15 +137,6 @@ async def claim(pool: Pool, turn_id: uuid.UUID, owner: str, lease_seconds: float
             return None
         await connection.execute(QUERIES.place_user_message, turn_id)
         return await store.get_turn(connection, turn_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """What renewing told of a turn that is still ours."""
-
-    cancel_requested: bool
-    renewed: bool
-    """False when the row was locked just then: still ours, but the lease was not extended."""
 
 
 async def renew(rows: Rows, turns: list[Turn], lease_seconds: float) -> dict[uuid.UUID, Renewal]:
