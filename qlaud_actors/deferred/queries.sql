@@ -35,7 +35,7 @@ UPDATE jobs j
    SET status = 'running', epoch = j.epoch + 1, attempts = j.attempts + 1, owner = $3,
        lease_until = now() + make_interval(secs => $4), started_at = COALESCE(j.started_at, now())
  WHERE j.id IN (SELECT id FROM jobs
-                 WHERE (status = 'queued' OR (status = 'running' AND lease_until < now()))
+                 WHERE status IN ('queued', 'running') AND (status = 'queued' OR lease_until < now())
                    AND attempts < $5 AND ($1::uuid IS NULL OR id = $1)
                  ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
@@ -92,7 +92,7 @@ SELECT call_id FROM jobs
 -- name: job_beyond_help
 -- A job that lost as many workers as it may; locked.
 SELECT id, call_id FROM jobs
- WHERE attempts >= $1 AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
+ WHERE status IN ('queued', 'running') AND (status = 'queued' OR lease_until < now()) AND attempts >= $1
  ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
 
 -- name: delete_old_jobs

@@ -97,7 +97,6 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_account ON jobs (account_id, id);
 CREATE INDEX jobs_by_key ON jobs (key_id, id);
-CREATE INDEX jobs_unfinished ON jobs (key_id) WHERE status IN ('queued', 'running');
-CREATE INDEX jobs_queued ON jobs (id) WHERE status = 'queued';
-CREATE INDEX jobs_leased ON jobs (lease_until) WHERE status = 'running';
+CREATE INDEX jobs_unfinished ON jobs (id) WHERE status IN ('queued', 'running');
+CREATE INDEX jobs_unfinished_by_key ON jobs (key_id) WHERE status IN ('queued', 'running');
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE status NOT IN ('queued', 'running');
