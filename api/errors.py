@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from api.responses import json_response
-from qlaud_actors.errors import ProviderError, QlaudError, RateLimited
+from qlaud_actors.errors import ProviderError, QlaudError, RateLimited, error_type
 
 OPENAI_PATHS = (
     "/v1/chat/completions",
@@ -17,19 +17,6 @@ OPENAI_PATHS = (
     "/v1/audio",
     "/v1/models",
 )
-
-# The `type` of an error by its status, as Anthropic names them.
-TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
 
 
 def error_response(error: QlaudError, path: str, request_id: str) -> web.Response:
@@ -47,11 +34,6 @@ def error_frame(error: QlaudError, path: str, request_id: str) -> bytes:
     if _is_openai(path):
         return b"data: %s\n\n" % msgspec.json.encode(openai_body(error))
     return b"event: error\ndata: %s\n\n" % msgspec.json.encode(anthropic_body(error, request_id))
-
-
-def error_type(status: int) -> str:
-    """Anthropic's word for a status."""
-    return TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
 def anthropic_body(error: QlaudError, request_id: str) -> dict[str, Any]:

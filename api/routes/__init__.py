@@ -10,6 +10,7 @@ from api.routes import (
     catalog,
     chat_completions,
     health,
+    jobs,
     keys,
     messages,
     metrics,
@@ -20,6 +21,7 @@ from api.routes import (
     tools,
     turns,
     usage,
+    webhooks,
 )
 
 ROUTES: tuple[web.RouteTableDef, ...] = (
@@ -33,10 +35,12 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     keys.routes,
     usage.routes,
     tools.routes,
+    webhooks.routes,
     threads.routes,
     turns.routes,
     messages.routes,
     chat_completions.routes,
+    jobs.routes,
     models.routes,
     catalog.routes,
     prices.routes,

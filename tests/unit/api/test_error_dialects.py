@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from api.errors import TYPES, error_response, error_type
+from api.errors import error_response
 from qlaud_actors.errors import (
+    TYPES,
     Conflict,
     IdempotencyConflict,
     InvalidKey,
@@ -24,6 +25,7 @@ from qlaud_actors.errors import (
     TurnFailed,
     UnknownModel,
     WalletEmpty,
+    error_type,
 )
 
 OWN = "/v1/messages"
