@@ -9,9 +9,11 @@ from aiohttp import web
 from api.responses import json_response
 from qlaud_actors.errors import ProviderError, QlaudError, RateLimited
 
+RESPONSES_PATH = "/v1/responses"
+
 OPENAI_PATHS = (
     "/v1/chat/completions",
-    "/v1/responses",
+    RESPONSES_PATH,
     "/v1/embeddings",
     "/v1/images",
     "/v1/audio",
@@ -44,6 +46,8 @@ def error_response(error: QlaudError, path: str, request_id: str) -> web.Respons
 
 def error_frame(error: QlaudError, path: str, request_id: str) -> bytes:
     """The same as a frame of a stream whose 200 was sent already."""
+    if path.startswith(RESPONSES_PATH):
+        return b"event: error\ndata: %s\n\n" % msgspec.json.encode(responses_event(error))
     if _is_openai(path):
         return b"data: %s\n\n" % msgspec.json.encode(openai_body(error))
     return b"event: error\ndata: %s\n\n" % msgspec.json.encode(anthropic_body(error, request_id))
@@ -67,6 +71,13 @@ def openai_body(error: QlaudError) -> dict[str, Any]:
     inner = {"message": _message(error), "type": kind, "param": None, "code": error.code}
     inner |= {name: value for name, value in error.details.items() if name not in inner}
     return {"error": inner}
+
+
+def responses_event(error: QlaudError) -> dict[str, Any]:
+    """The event of a Responses stream: its documented fields, and the object that clients look for."""
+    told = openai_body(error)
+    inner = told["error"]
+    return {"type": "error", "code": inner["code"], "message": inner["message"], "param": None, **told}
 
 
 def _is_openai(path: str) -> bool:

@@ -12,6 +12,7 @@ from api.routes import (
     keys,
     messages,
     metrics,
+    model_responses,
     models,
     threads,
     tools,
@@ -32,6 +33,7 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     turns.routes,
     messages.routes,
     chat_completions.routes,
+    model_responses.routes,
     models.routes,
     catalog.routes,
 )

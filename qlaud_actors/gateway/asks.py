@@ -79,7 +79,7 @@ class AnthropicAsk:
     @classmethod
     def of(cls, body: dict[str, Any], version: str | None, betas: str | None) -> "AnthropicAsk":
         """Read a body. Raises InvalidRequest, also for what no hold covers."""
-        read = _typed(body, MessagesBody)
+        read = typed(body, MessagesBody)
         require_priced(body, read.tools or [])
         headers = {"anthropic-version": version or API_VERSION}
         return cls(body, read, {**headers, "anthropic-beta": betas} if betas else headers)
@@ -134,7 +134,7 @@ class OpenAIAsk:
     @classmethod
     def of(cls, body: dict[str, Any]) -> "OpenAIAsk":
         """Read a body. Raises InvalidRequest, also for what no hold covers."""
-        read = _typed(body, ChatBody)
+        read = typed(body, ChatBody)
         require_priced(body, read.tools or [])
         refuse_audio(read.messages)
         return cls(body, read)
@@ -189,7 +189,8 @@ class OpenAIAsk:
         return OpenAIWriter(model.slug, include_usage=self.include_usage)
 
 
-def _typed(body: dict[str, Any], kind: type[T]) -> T:
+def typed(body: dict[str, Any], kind: type[T]) -> T:
+    """A body as a `kind`. Raises InvalidRequest that names the field."""
     try:
         return msgspec.convert(body, kind)
     except msgspec.ValidationError as error:

@@ -162,15 +162,16 @@ def _user_part(part: Block) -> list[Block]:
         case {"type": "text", "text": str(text)}:
             return [{"type": "text", "text": text}] if text else []
         case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return [{"type": "image", "source": _source(url)}]
+            return [{"type": "image", "source": source_of(url)}]
         case {"type": "file", "file": {"file_data": str(data)}}:
-            block: Block = {"type": "document", "source": _source(data)}
+            block: Block = {"type": "document", "source": source_of(data)}
             name = part["file"].get("filename")
             return [{**block, "title": name} if name else block]
     raise InvalidRequest(f"A part of type {str(part.get('type'))[:40]!r} is not known to this model.")
 
 
-def _source(url: str) -> Block:
+def source_of(url: str) -> Block:
+    """A block's source: what a data URL holds, or any other address."""
     if found := _DATA_URL.match(url):
         return {"type": "base64", "media_type": found.group(1), "data": url[found.end() :]}
     return {"type": "url", "url": url}

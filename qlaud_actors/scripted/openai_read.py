@@ -63,7 +63,7 @@ def _said(message: dict[str, Any]) -> list[Part]:
     for call in message.get("tool_calls") or []:
         text = call["function"]["arguments"]
         parts.append(
-            Part("tool_use", text, name=call["function"]["name"], input=_object(text), id=call["id"])
+            Part("tool_use", text, name=call["function"]["name"], input=object_of(text), id=call["id"])
         )
     return parts
 
@@ -90,7 +90,8 @@ def _text(content: Any) -> str:
     return "\n".join(part.get("text") or "" for part in content or [])
 
 
-def _object(text: str) -> dict[str, Any]:
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object that a call's arguments are; empty for anything else."""
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
