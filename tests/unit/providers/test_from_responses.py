@@ -45,7 +45,7 @@ def test_a_conversation_becomes_blocks() -> None:
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Wait"}]},
             {**CALL, "extra_content": {"google": 1}},
             OUTPUT,
-            {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "2"}]},
+            {**OUTPUT, "call_id": "c2", "output": [{"type": "input_text", "text": "2"}]},
             {"role": "user", "content": [{"type": "input_text", "text": "So?"}]},
         ],
         instructions="Be",
@@ -84,7 +84,8 @@ def test_pictures_and_files_become_sources() -> None:
         {"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}},
     ]
     assert read([{"role": "user", "content": parts}]).messages[0].content == blocks
-    assert read([{**OUTPUT, "output": parts}]).messages[0].content == [{"type": "tool_result", "tool_use_id": "c1", "content": blocks}]
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": blocks}
+    assert read([{**OUTPUT, "output": parts}]).messages[0].content == [result]
 
 
 def test_parameters_reach_claude_in_its_words() -> None:
@@ -111,7 +112,11 @@ def test_parameters_reach_claude_in_its_words() -> None:
 def test_parameters_reach_chat_servers_in_theirs() -> None:
     """A host without this dialect is asked over Chat Completions, the format as it was named."""
     request = read(
-        "Hi", DEEPSEEK, text={"format": SCHEMA, "verbosity": "low"}, reasoning={"effort": "high"}, tools=[TOOL]
+        "Hi",
+        DEEPSEEK,
+        text={"format": SCHEMA, "verbosity": "low"},
+        reasoning={"effort": "high"},
+        tools=[TOOL],
     )
     body = WIRES["openai"].encode(request, DEEPSEEK).body
     assert body["response_format"] == {
@@ -160,7 +165,8 @@ def test_what_cannot_be_said_is_refused(fields: dict[str, Any]) -> None:
 
 def test_another_vendors_thought_goes_on_as_its_summary() -> None:
     """What cannot be unsealed here is told as far as it can be read; Claude is not given it back."""
-    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}], "encrypted_content": "gA"}
+    summary = [{"type": "summary_text", "text": "Hm"}]
+    thought = {"type": "reasoning", "summary": summary, "encrypted_content": "gA"}
     request = read([{"role": "user", "content": "Hi"}, thought, CALL, OUTPUT])
     assert isinstance(request.messages[1].content, list)
     assert request.messages[1].content[0] == {"type": "thinking", "thinking": "Hm", "signature": ""}
@@ -192,9 +198,8 @@ def test_the_measure_counts_everything() -> None:
     assert bound({"role": "user", "content": "x" * 5_000}) > least + 5_000
     for holder in (said(image), {**OUTPUT, "output": [image]}, {"type": "new", "output": {"a": [image]}}):
         assert least + 1_000 < bound(holder) < least + 2_000
-    assert bound({"type": "computer_call_output", "output": {"type": "computer_screenshot", "file_id": "f"}}) > (
-        least + 1_000
-    )
+    screenshot = {"type": "computer_screenshot", "file_id": "f"}
+    assert bound({"type": "computer_call_output", "output": screenshot}) > least + 1_000
     assert bound({"type": "brand_new", "deep": ["y" * 900]}) > least + 900
     assert bound({**CALL, "arguments": "z" * 900}) > least + 900
     assert bound(instructions="i" * 900) >= least + 900

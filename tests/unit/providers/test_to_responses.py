@@ -1,5 +1,6 @@
 """Answers in the Responses dialect: numbered events, one body, and the official SDK that reads both."""
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -167,7 +168,7 @@ BLOCKS = st.one_of(
 def apart(content: list[Block]) -> bool:
     """Whether no two blocks of one kind are neighbours and every call has an id of its own."""
     ids = [block["id"] for block in content if "id" in block]
-    pairs = zip(content, content[1:], strict=False)
+    pairs = pairwise(content)
     return len(ids) == len(set(ids)) and all(
         one["type"] != two["type"] or one["type"] == "tool_use" for one, two in pairs
     )
