@@ -35,6 +35,10 @@ KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
 CONNECTIONS, USAGE = "/v1/connections", "/v1/usage"
+HOSTED_TOOLS = (
+    *("web_search", "web_search_preview", "file_search", "code_interpreter", "computer", "mcp"),
+    *("computer_use_preview", "image_generation", "shell", "tool_search", "programmatic_tool_calling"),
+)
 
 
 class Row(NamedTuple):
@@ -298,7 +302,52 @@ def relay() -> list[Row]:
             Row(400, "POST", route, {**asked, "max_tokens": "64"}),
             Row(400, "POST", route, {**asked, "service_tier": "priority"}),
         ]
-    return rows
+    return [*rows, *responses()]
+
+
+def responses() -> list[Row]:
+    """OpenAI's Responses dialect: what is stored, run at the provider, priced apart or malformed."""
+    route = "/v1/responses"
+    bad: list[dict[str, Any]] = [
+        {"input": None},
+        {"input": []},
+        {"input": ["hi"]},
+        {"input": 5},
+        {"input": [{"id": "msg_1"}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"type": "additional_tools", "role": "developer", "tools": []}]},
+        {"input": [{"type": ["x"]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        {"input": [{"role": "user", "content": 5}]},
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"background": True},
+        {"store": True},
+        {"max_output_tokens": 15},
+        {"max_output_tokens": "64"},
+        {"max_output_tokens": True},
+        {"stream": "yes"},
+        {"instructions": 5},
+        {"tools": "x"},
+        {"tools": [5]},
+        *({"tools": [{"type": kind}]} for kind in HOSTED_TOOLS),
+        {"service_tier": "priority"},
+        {"prompt_cache_retention": "24h"},
+        {"prompt_cache_options": {"ttl": "12h"}},
+        {"reasoning": {"mode": "pro"}},
+        {"reasoning": {"effort": "extreme"}},
+        {"context_management": [{"type": "compaction"}]},
+        {"text": {"format": {"type": "grammar"}}},
+    ]
+    asked = {"model": MODEL, "input": "hi", "max_output_tokens": 64}
+    return [
+        *(Row(400, "POST", route, raw) for raw in (b"{", b"[]")),
+        *(Row(400, "POST", route, {**asked, **fields}) for fields in bad),
+        *(Row(400, "POST", route, {**asked, "stream": True, **fields}) for fields in bad[:3]),
+        Row(404, "POST", route, {**asked, "model": "no-such-model"}),
+        Row(402, "POST", route, asked, key="broke"),
+    ]
 
 
 def money() -> list[Row]:
