@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.errors import InvalidRequest
-from qlaud_actors.providers.from_openai import source_of
+from qlaud_actors.providers.from_openai import conversation as joined
+from qlaud_actors.providers.from_openai import source_of, texts_of
 from qlaud_actors.providers.model import Block, Message
 from qlaud_actors.providers.reply import parse_input
 
@@ -22,20 +23,7 @@ _REFERENCES = frozenset({"image_url", "file_data", "file_id", "file_url"})
 
 def conversation(items: list[Block]) -> tuple[list[str], tuple[Message, ...]]:
     """System texts apart; the others with one message per change of role. Raises InvalidRequest."""
-    system: list[str] = []
-    told: list[Message] = []
-    for number, item in enumerate(items):
-        try:
-            role, blocks = _read(item)
-        except (KeyError, TypeError, AttributeError):
-            raise InvalidRequest(f"`input[{number}]` cannot be read.") from None
-        if role == "system":
-            system += [block["text"] for block in blocks]
-        elif told and told[-1].role == role and isinstance(told[-1].content, list):
-            told[-1].content.extend(blocks)
-        elif blocks:
-            told.append(Message(role, blocks))
-    return system, tuple(told)
+    return joined(items, _read, "input")
 
 
 def counted(item: Block) -> list[Block]:
@@ -91,11 +79,11 @@ def _message(item: Block) -> tuple[Any, list[Block]]:
     content = item.get("content")
     match item.get("role"):
         case "system" | "developer":
-            return "system", _texts(content)
+            return "system", texts_of(content)
         case "user":
             return "user", [block for part in _parts(content) for block in _user_part(part)]
         case "assistant":
-            return "assistant", _texts(content)
+            return "assistant", texts_of(content)
         case role:
             raise InvalidRequest(f"A message of role {str(role)[:40]!r} is not known to this model.")
 
@@ -134,12 +122,6 @@ def _parts(content: Any) -> list[Block]:
     if content is None:
         return []
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content)
-
-
-def _texts(content: Any) -> list[Block]:
-    """Text blocks of a content that may hold nothing else; empty ones are left out."""
-    pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
-    return [{"type": "text", "text": piece} for piece in pieces if piece]
 
 
 def _user_part(part: Block) -> list[Block]:

@@ -26,18 +26,23 @@ _PATTERN = "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
 
 def check(body: Any) -> None:
     """Raise Refusal (400) for what the vendor would not accept."""
-    if not isinstance(body, dict):
-        refuse("The body must be a JSON object.")
-    for name in body:
-        if name not in _FIELDS:
-            refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
-    for name in ("model", "messages"):
-        if not body.get(name) and body.get(name) != []:
-            refuse(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    check_fields(body, _FIELDS, ("model", "messages"))
     _check_limits(body)
     _check_messages(body["messages"])
     _check_pairs(body["messages"])
     _check_tools(body)
+
+
+def check_fields(body: Any, known: frozenset[str], required: tuple[str, ...]) -> None:
+    """Raise Refusal (400) for a body that is no object, has a field too many or lacks one."""
+    if not isinstance(body, dict):
+        refuse("The body must be a JSON object.")
+    for name in body:
+        if name not in known:
+            refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+    for name in required:
+        if not body.get(name) and body.get(name) != []:
+            refuse(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
 
 
 def refuse(message: str, param: str | None = None, code: str | None = None) -> NoReturn:

@@ -6,7 +6,7 @@ community.openai.com "No tool output found for function call"), November 2026. A
 
 from typing import Any
 
-from qlaud_actors.scripted.openai_checks import check_name, refuse, wrong_type
+from qlaud_actors.scripted.openai_checks import check_fields, check_name, refuse, wrong_type
 
 THOUGHT = "gAAAA"
 """How this vendor's encrypted thoughts begin."""
@@ -38,14 +38,7 @@ _LEAST_OUTPUT = 16
 
 def check(body: Any) -> None:
     """Raise Refusal (400) for what the vendor would not accept."""
-    if not isinstance(body, dict):
-        refuse("The body must be a JSON object.")
-    for name in body:
-        if name not in _FIELDS:
-            refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
-    for name in ("model", "input"):
-        if not body.get(name):
-            refuse(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    check_fields(body, _FIELDS, ("model", "input"))
     _check_limit(body.get("max_output_tokens"))
     if not isinstance(body.get("stream") or False, bool):
         wrong_type("stream", "a boolean")

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from qlaud_actors.scripted.openai_read import object_of
+from qlaud_actors.scripted.openai_read import object_of, text_of
 from qlaud_actors.scripted.tokens import size
 from qlaud_actors.scripted.view import Message, Offer, Part, View
 
@@ -16,7 +16,7 @@ def read(body: dict[str, Any]) -> View:
     """The view of a body that `responses_checks.check` let pass."""
     said = body["input"]
     items = [{"role": "user", "content": said}] if isinstance(said, str) else said
-    system = [_text(item["content"]) for item in items if item.get("role") in _SYSTEM]
+    system = [text_of(item["content"]) for item in items if item.get("role") in _SYSTEM]
     tools = body.get("tools") or []
     choice = body.get("tool_choice")
     return View(
@@ -59,7 +59,7 @@ def _parts(item: dict[str, Any], kind: str) -> list[Part]:
             text = item["arguments"]
             return [Part("tool_use", text, name=item["name"], input=object_of(text), id=item["call_id"])]
         case "function_call_output":
-            return [Part("tool_result", _text(item["output"]), id=item["call_id"])]
+            return [Part("tool_result", text_of(item["output"]), id=item["call_id"])]
         case "reasoning":
             return [Part("thinking", "\n".join(part["text"] for part in item["summary"]))]
     content = item["content"]
@@ -74,9 +74,3 @@ def _part(part: dict[str, Any]) -> Part:
             return Part("image")
         case _:
             return Part("other", msgspec.json.encode(part).decode())
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.get("text") or "" for part in content or [])
