@@ -158,8 +158,13 @@ def _parts(content: Any) -> list[Block]:
 
 
 def texts_of(content: Any) -> list[Block]:
-    """Text blocks of a content that may hold nothing else; empty ones are left out."""
+    """Text blocks of a content that may hold nothing else; empty ones are left out.
+
+    Raises TypeError, AttributeError for what is no text.
+    """
     pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
+    if not all(isinstance(piece, str) for piece in pieces):
+        raise TypeError
     return [{"type": "text", "text": piece} for piece in pieces if piece]
 
 

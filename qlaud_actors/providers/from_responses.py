@@ -33,6 +33,12 @@ class ResponsesBody(msgspec.Struct):
     max_output_tokens: Annotated[int, Meta(ge=MIN_OUTPUT_TOKENS, le=10_000_000)] | None = None
     stream: bool | None = None
     tools: list[Block] | None = None
+    parallel_tool_calls: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     reasoning: Block | None = None
     text: Block | None = None
     metadata: Block | None = None

@@ -89,7 +89,7 @@ def _message(item: Block) -> tuple[Any, list[Block]]:
 
 
 def _call(item: Block) -> Block:
-    call = {"type": "tool_use", "id": item["call_id"], "name": item["name"]}
+    call = {"type": "tool_use", "id": _name(item["call_id"]), "name": _name(item["name"])}
     if "extra_content" in item:  # Google's thought signature, which it wants back with the call
         call["extra_content"] = item["extra_content"]
     return {**call, "input": parse_input(item.get("arguments") or "")}
@@ -98,7 +98,13 @@ def _call(item: Block) -> Block:
 def _result(item: Block) -> Block:
     output = item.get("output")
     blocks = [block for part in _parts(output) for block in _user_part(part)]
-    return {"type": "tool_result", "tool_use_id": item["call_id"], "content": blocks}
+    return {"type": "tool_result", "tool_use_id": _name(item["call_id"]), "content": blocks}
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _thoughts(item: Block) -> list[Block]:
