@@ -384,8 +384,10 @@ TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
-    """Count and checksum of every table; when a key was last used is no change."""
-    tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    """Count and checksum of every table; when a key was last used, or a process last seen, is no change."""
+    tables = await pool.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'processes'"
+    )
     parts = [
         f"SELECT '{table}' AS name, count(*) AS n, md5(COALESCE(string_agg(r, ',' ORDER BY r), '')) AS sum"
         f" FROM (SELECT (to_jsonb(t) - 'last_used_at')::text AS r FROM {table} t) rows"
