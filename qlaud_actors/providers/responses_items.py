@@ -143,12 +143,12 @@ def _user_part(part: Block) -> list[Block]:
 
 
 def _counted_part(part: Any) -> list[Block]:
-    match part:
-        case {"text": str(), **rest} if not _REFERENCES & rest.keys():
-            return [{**part, "type": "text"}]
-        case dict():
-            return [{"type": "part", "part": _without_references(part)}, *_referred(part)]
-    return [{"type": "part", "part": part}]
+    if not isinstance(part, dict):
+        return [{"type": "part", "part": part}]
+    referred = list(_referred(part))
+    if not referred and isinstance(part.get("text"), str):
+        return [{**part, "type": "text"}]
+    return [{"type": "part", "part": _without_references(part)}, *referred]
 
 
 def _referred(value: Any) -> Iterator[Block]:
