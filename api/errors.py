@@ -1,6 +1,7 @@
 """QlaudError → response: the only place that makes them, in the caller's dialect."""
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -9,9 +10,14 @@ from aiohttp import web
 from api.responses import json_response
 from qlaud_actors.errors import ProviderError, QlaudError, RateLimited, error_type
 
+RESPONSES_PATH = "/v1/responses"
+
+SEQUENCE_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
+"""Within a JSON string the quotes would be escaped, so that no model can write one."""
+
 OPENAI_PATHS = (
     "/v1/chat/completions",
-    "/v1/responses",
+    RESPONSES_PATH,
     "/v1/embeddings",
     "/v1/images",
     "/v1/audio",
@@ -29,8 +35,10 @@ def error_response(error: QlaudError, path: str, request_id: str) -> web.Respons
     return json_response(body, status=error.status, headers=headers)
 
 
-def error_frame(error: QlaudError, path: str, request_id: str) -> bytes:
-    """The same as a frame of a stream whose 200 was sent already."""
+def error_frame(error: QlaudError, path: str, request_id: str, told: bytes = b"") -> bytes:
+    """The same as a frame of a stream whose 200 was sent already, and that ended so far in `told`."""
+    if path.startswith(RESPONSES_PATH):
+        return b"event: error\ndata: %s\n\n" % msgspec.json.encode(responses_event(error, told))
     if _is_openai(path):
         return b"data: %s\n\n" % msgspec.json.encode(openai_body(error))
     return b"event: error\ndata: %s\n\n" % msgspec.json.encode(anthropic_body(error, request_id))
@@ -49,6 +57,22 @@ def openai_body(error: QlaudError) -> dict[str, Any]:
     inner = {"message": _message(error), "type": kind, "param": None, "code": error.code}
     inner |= {name: value for name, value in error.details.items() if name not in inner}
     return {"error": inner}
+
+
+def responses_event(error: QlaudError, told: bytes) -> dict[str, Any]:
+    """The event of a Responses stream: its documented fields, and the object that clients look for.
+
+    Its number follows the last one that was told.
+    """
+    body, numbers = openai_body(error), SEQUENCE_NUMBER.findall(told)
+    return {
+        "type": "error",
+        "sequence_number": int(numbers[-1]) + 1 if numbers else 0,
+        "code": error.code,
+        "message": body["error"]["message"],
+        "param": None,
+        **body,
+    }
 
 
 def _is_openai(path: str) -> bool:

@@ -39,6 +39,10 @@ HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
 DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
 CONNECTIONS, USAGE, EXPORT = "/v1/connections", "/v1/usage", "/v1/usage/export"
+HOSTED_TOOLS = (
+    *("web_search", "web_search_preview", "file_search", "code_interpreter", "computer", "mcp"),
+    *("computer_use_preview", "image_generation", "shell", "tool_search", "programmatic_tool_calling"),
+)
 
 
 class Row(NamedTuple):
@@ -327,7 +331,52 @@ def relay() -> list[Row]:
             Row(400, "POST", route, {**asked, "models": [MODEL] * 9}),
             Row(404, "POST", route, {**asked, "models": ["no-such-model"]}),
         ]
-    return rows
+    return [*rows, *responses()]
+
+
+def responses() -> list[Row]:
+    """OpenAI's Responses dialect: what is stored, run at the provider, priced apart or malformed."""
+    route = "/v1/responses"
+    bad: list[dict[str, Any]] = [
+        {"input": None},
+        {"input": []},
+        {"input": ["hi"]},
+        {"input": 5},
+        {"input": [{"id": "msg_1"}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"type": "additional_tools", "role": "developer", "tools": []}]},
+        {"input": [{"type": ["x"]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        {"input": [{"role": "user", "content": 5}]},
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"background": True},
+        {"store": True},
+        {"max_output_tokens": 15},
+        {"max_output_tokens": "64"},
+        {"max_output_tokens": True},
+        {"stream": "yes"},
+        {"instructions": 5},
+        {"tools": "x"},
+        {"tools": [5]},
+        *({"tools": [{"type": kind}]} for kind in HOSTED_TOOLS),
+        {"service_tier": "priority"},
+        {"prompt_cache_retention": "24h"},
+        {"prompt_cache_options": {"ttl": "12h"}},
+        {"reasoning": {"mode": "pro"}},
+        {"reasoning": {"effort": "extreme"}},
+        {"context_management": [{"type": "compaction"}]},
+        {"text": {"format": {"type": "grammar"}}},
+    ]
+    asked = {"model": MODEL, "input": "hi", "max_output_tokens": 64}
+    return [
+        *(Row(400, "POST", route, raw) for raw in (b"{", b"[]")),
+        *(Row(400, "POST", route, {**asked, **fields}) for fields in bad),
+        *(Row(400, "POST", route, {**asked, "stream": True, **fields}) for fields in bad[:3]),
+        Row(404, "POST", route, {**asked, "model": "no-such-model"}),
+        Row(402, "POST", route, asked, key="broke"),
+    ]
 
 
 def money() -> list[Row]:
@@ -523,8 +572,10 @@ TABLE = [
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
-    """Count and checksum of every table; when a key was last used is no change."""
-    tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    """Count and checksum of every table; when a key was last used, or a process last seen, is no change."""
+    tables = await pool.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'processes'"
+    )
     parts = [
         f"SELECT '{table}' AS name, count(*) AS n, md5(COALESCE(string_agg(r, ',' ORDER BY r), '')) AS sum"
         f" FROM (SELECT (to_jsonb(t) - 'last_used_at')::text AS r FROM {table} t) rows"
