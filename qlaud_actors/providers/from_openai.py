@@ -58,12 +58,12 @@ def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: i
         raise InvalidRequest("`functions` are not known to this model: use `tools`.")
     system, messages = conversation(read.messages, _read, "messages")
     if (body.get("response_format") or {}) == {"type": "json_object"}:
-        system.append(JSON_ONLY)
+        system.append({"type": "text", "text": JSON_ONLY})
     return ModelRequest(
         model=read.model,
         messages=messages,
         max_tokens=max_tokens,
-        system="\n\n".join(system) or None,
+        system=joined(system),
         tools=tools_of(read.tools or []),
         params=params_of(body, model, bool(read.tools)),
     )
@@ -91,15 +91,22 @@ def _counted_part(part: Any) -> Block:
     return {"type": "part", "part": part}
 
 
+def joined(system: list[Block]) -> str | list[Block] | None:
+    """One text; blocks only where one of them marks the end of what is to be cached."""
+    if any(_mark(block) for block in system):
+        return system
+    return "\n\n".join(block["text"] for block in system) or None
+
+
 def conversation(
     entries: list[Block], read: Callable[[Block], tuple[Any, list[Block]]], field: str
-) -> tuple[list[str], tuple[Message, ...]]:
+) -> tuple[list[Block], tuple[Message, ...]]:
     """System texts apart; the others with one message per change of role, as Anthropic wants them.
 
     `read` tells an entry's role, which may also be `system`, and its blocks; `field` is where the entries
     stand. Raises InvalidRequest.
     """
-    system: list[str] = []
+    system: list[Block] = []
     told: list[Message] = []
     for number, entry in enumerate(entries):
         try:
@@ -107,7 +114,7 @@ def conversation(
         except (KeyError, TypeError, AttributeError):
             raise InvalidRequest(f"`{field}[{number}]` cannot be read.") from None
         if role == "system":
-            system += [block["text"] for block in blocks]
+            system += blocks
         elif told and told[-1].role == role and isinstance(told[-1].content, list):
             told[-1].content.extend(blocks)
         elif blocks:
@@ -126,12 +133,14 @@ def _read(message: Block) -> tuple[Any, list[Block]]:
         case "assistant":
             return _as("assistant"), _assistant(message)
         case "tool":
+            texts = texts_of(content)
             result = {
                 "type": "tool_result",
                 "tool_use_id": message["tool_call_id"],
-                "content": texts_of(content),
+                "content": [{"type": "text", "text": block["text"]} for block in texts],
             }
-            return _as("user"), [result]
+            # A mark must stand on the result itself, not inside it.
+            return _as("user"), [result | next(filter(None, map(_mark, texts)), {})]
         case role:
             raise InvalidRequest(f"A message of role {str(role)[:40]!r} is not known to this model.")
 
@@ -162,20 +171,25 @@ def texts_of(content: Any) -> list[Block]:
 
     Raises TypeError, AttributeError for what is no text.
     """
-    pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
-    if not all(isinstance(piece, str) for piece in pieces):
+    pieces = [(part.get("text") or part.get("refusal") or "", _mark(part)) for part in _parts(content)]
+    if not all(isinstance(piece, str) for piece, _ in pieces):
         raise TypeError
-    return [{"type": "text", "text": piece} for piece in pieces if piece]
+    return [{"type": "text", "text": piece, **mark} for piece, mark in pieces if piece]
+
+
+def _mark(part: Block) -> Block:
+    """The `cache_control` that callers of OpenAI's dialect put on a part for Claude."""
+    return {"cache_control": part["cache_control"]} if part.get("cache_control") else {}
 
 
 def _user_part(part: Block) -> list[Block]:
     match part:
         case {"type": "text", "text": str(text)}:
-            return [{"type": "text", "text": text}] if text else []
+            return [{"type": "text", "text": text, **_mark(part)}] if text else []
         case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return [{"type": "image", "source": source_of(url)}]
+            return [{"type": "image", "source": source_of(url), **_mark(part)}]
         case {"type": "file", "file": {"file_data": str(data)}}:
-            block: Block = {"type": "document", "source": source_of(data)}
+            block: Block = {"type": "document", "source": source_of(data), **_mark(part)}
             name = part["file"].get("filename")
             return [{**block, "title": name} if name else block]
     raise InvalidRequest(f"A part of type {str(part.get('type'))[:40]!r} is not known to this model.")

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
-from qlaud_actors.providers.from_openai import JSON_ONLY
+from qlaud_actors.providers.from_openai import JSON_ONLY, joined
 from qlaud_actors.providers.model import Block, Message, Model, ModelRequest, ToolSpec
 from qlaud_actors.providers.openai_choices import params_of, tools_of
 from qlaud_actors.providers.responses_items import conversation, counted
@@ -68,15 +68,16 @@ def neutral(read: ResponsesBody, body: Mapping[str, Any], model: Model, max_toke
     system, messages = conversation(read.items)
     if not messages:
         raise InvalidRequest("`input` must hold a message.")
-    told = [read.instructions] if read.instructions else []
+    if read.instructions:
+        system.insert(0, {"type": "text", "text": read.instructions})
     wanted = (read.text or {}).get("format")
     if (wanted or {}) == {"type": "json_object"}:
-        system.append(JSON_ONLY)
+        system.append({"type": "text", "text": JSON_ONLY})
     return ModelRequest(
         model=read.model,
         messages=messages,
         max_tokens=max_tokens,
-        system="\n\n".join([*told, *system]) or None,
+        system=joined(system),
         tools=tools_of([_as_chat_tool(tool) for tool in read.tools or ()]),
         params=_params(read, body, model),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.errors import InvalidRequest
-from qlaud_actors.providers.from_openai import conversation as joined
+from qlaud_actors.providers.from_openai import conversation as told_apart
 from qlaud_actors.providers.from_openai import source_of, texts_of
 from qlaud_actors.providers.model import Block, Message
 from qlaud_actors.providers.reply import parse_input
@@ -21,9 +21,9 @@ _REFERENCES = frozenset({"image_url", "file_data", "file_id", "file_url"})
 """Fields that stand for more than their own text."""
 
 
-def conversation(items: list[Block]) -> tuple[list[str], tuple[Message, ...]]:
+def conversation(items: list[Block]) -> tuple[list[Block], tuple[Message, ...]]:
     """System texts apart; the others with one message per change of role. Raises InvalidRequest."""
-    return joined(items, _read, "input")
+    return told_apart(items, _read, "input")
 
 
 def counted(item: Block) -> list[Block]:

@@ -7,6 +7,7 @@ Source: the API reference and error bodies in public issue threads (e.g. CherryH
 import re
 from typing import Any, NoReturn
 
+from qlaud_actors.scripted import images, schemas
 from qlaud_actors.scripted.refusal import Refusal
 
 _BODY = """
@@ -21,6 +22,7 @@ _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _LONGEST_NAME = 64
 _MOST_COPIES = 128
+_PART_FIELDS = {"text": ("type", "text"), "image_url": ("type", "image_url")}
 _PATTERN = "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
 
 
@@ -31,6 +33,7 @@ def check(body: Any) -> None:
     _check_messages(body["messages"])
     _check_pairs(body["messages"])
     _check_tools(body)
+    _check_format(body.get("response_format"))
 
 
 def check_fields(body: Any, known: frozenset[str], required: tuple[str, ...]) -> None:
@@ -123,8 +126,21 @@ def _check_content(message: dict[str, Any], n: int) -> None:
     for part in content if isinstance(content, list) else []:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             wrong_type(where, "an array of content parts with a type")
-        if part["type"] == "text" and not isinstance(part.get("text"), str):
-            wrong_type(f"{where}.text", "a string")
+        _check_part(part, where)
+
+
+def _check_part(part: dict[str, Any], where: str) -> None:
+    for name in part:
+        if name not in _PART_FIELDS.get(part["type"], part):
+            refuse(f"Unknown parameter: '{where}.{name}'.", f"{where}.{name}", "unknown_parameter")
+    if part["type"] == "text" and not isinstance(part.get("text"), str):
+        wrong_type(f"{where}.text", "a string")
+    if part["type"] == "image_url":
+        image = part.get("image_url")
+        if not isinstance(image, dict):
+            wrong_type(f"{where}.image_url", "an object")
+        if complaint := images.openai_complaint(image.get("url")):
+            refuse(complaint, where, "invalid_image")
 
 
 def _check_call(call: Any, where: str) -> None:
@@ -214,6 +230,25 @@ def _check_tools(body: dict[str, Any]) -> None:
                 "invalid_function_parameters",
             )
     _check_choice(body)
+
+
+def _check_format(wanted: Any) -> None:
+    if wanted is None:
+        return
+    kinds = ("text", "json_object", "json_schema")
+    if not isinstance(wanted, dict) or wanted.get("type") not in kinds:
+        refuse("Invalid value for 'response_format'.", "response_format", "invalid_value")
+    if wanted["type"] != "json_schema":
+        return
+    given = wanted.get("json_schema")
+    if not isinstance(given, dict):
+        where = "response_format.json_schema"
+        refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
+    check_name(given.get("name"), "response_format.json_schema.name")
+    complaint = schemas.openai_complaint(given.get("schema")) if given.get("strict") else None
+    if complaint:
+        said = f"Invalid schema for response_format '{given['name']}': {complaint}"
+        refuse(said, "response_format", "invalid_json_schema")
 
 
 def _check_choice(body: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ def read(body: dict[str, Any]) -> View:
         include_usage=bool(options.get("include_usage")) if stream else True,
         stop_sequences=(stop,) if isinstance(stop, str) else tuple(stop),
         tool_choice=choice["function"]["name"] if isinstance(choice, dict) else _CHOICES[choice or "auto"],
+        schema=((body.get("response_format") or {}).get("json_schema") or {}).get("schema"),
         copies=body.get("n") or 1,
     )
 

@@ -196,10 +196,11 @@ class OpenAIAnswer:
 
 def _usage(usage: Usage) -> dict[str, Any]:
     """OpenAI's prompt tokens include what was read from or written to the cache."""
-    prompt = usage.input + usage.cache_read + usage.cache_write
+    written = usage.cache_write + usage.cache_write_1h
+    prompt = usage.input + usage.cache_read + written
     details = {"cached_tokens": usage.cache_read, "audio_tokens": 0}
-    if usage.cache_write:
-        details["cache_write_tokens"] = usage.cache_write
+    if written:
+        details["cache_write_tokens"] = written
     return {
         "prompt_tokens": prompt,
         "completion_tokens": usage.output,

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from qlaud_actors.scripted.anthropic_wire import AnthropicWire
 from qlaud_actors.scripted.bill import Bill
-from qlaud_actors.scripted.completion import Completion, accept, body_of
+from qlaud_actors.scripted.completion import Completion, accept, body_of, call_of
 from qlaud_actors.scripted.models import anthropic_list, openai_list
 from qlaud_actors.scripted.openai_wire import OpenAIWire
 from qlaud_actors.scripted.refusal import Refusal
@@ -103,7 +103,7 @@ class ScriptedServer:
                     serve = completion.stream if accepted.view.stream else completion.whole
                     return await serve(request, request_id)
                 except Refusal as refusal:
-                    self._bill.refused(refusal.status)
+                    self._bill.refused(refusal.status, call_of(request))
                     return _refused(refusal, wire, request_id)
 
         return handle

@@ -1,6 +1,7 @@
 """The scripted vendor cloud over loopback, with the vendors' own SDKs as its judges."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -401,3 +402,29 @@ async def test_it_runs_alone_until_a_signal() -> None:
         assert reply.status == 200
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
+
+
+async def test_the_bill_knows_each_call_by_its_callers_name(server: ScriptedServer, claude: Any) -> None:
+    """`x-request-id` names a call on its row, and among the error answers."""
+    for call, step in (("one", {}), ("two", {"status": 529})):
+        with contextlib.suppress(anthropic.APIStatusError):
+            await claude.messages.create(
+                model="m", max_tokens=20, messages=script(step), extra_headers={"x-request-id": call}
+            )
+    bill = server.bill()
+    assert [row["call"] for row in bill["rows"]] == ["one"]
+    assert bill["refusals"] == [{"call": "two", "status": 529}]
+
+
+async def test_a_schema_is_answered_with_json(claude: Any) -> None:
+    """Where a schema is wanted and the script says nothing, the answer is JSON of it."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    answer = await claude.messages.create(
+        model="m",
+        max_tokens=20,
+        messages=script({}),
+        output_config={
+            "format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}
+        },
+    )
+    assert json.loads(answer.content[0].text) == {"n": 1}

@@ -156,6 +156,7 @@ def test_brackets(name: str) -> None:
             "refusal",
             Usage(11, 9),
         ),
+        ("anthropic_no_usage.sse", [{"type": "text", "text": "Local answer"}], "end_turn", Usage()),
         ("openai_no_usage.sse", [{"type": "text", "text": "Local answer"}], "end_turn", Usage()),
         (
             "responses_tools.sse",
@@ -275,7 +276,7 @@ def test_usage_known(recorded: Recorded, name: str) -> None:
     """After a whole answer its usage is final, unless the server never gave any."""
     decoder = decoder_for(name)
     decode(decoder, [recorded(name)])
-    assert decoder.usage_known is (name != "openai_no_usage.sse")
+    assert decoder.usage_known is ("no_usage" not in name)
 
 
 def test_end_without_the_last_frame(recorded: Recorded) -> None:
