@@ -63,7 +63,7 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
         return response
     finally:
         route = _route(request)
-        metrics.REQUESTS.labels(route, str(status)).inc()
+        metrics.requests(route, str(status)).inc()
         if request.path not in PROBES:
             ms = round((time.monotonic() - start) * 1000)
             logger.info("request", method=request.method, route=route, status=status, ms=ms)

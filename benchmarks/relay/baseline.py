@@ -20,7 +20,9 @@ async def forward(request: web.Request) -> web.StreamResponse:
     headers = {"content-type": "application/json", "authorization": request.headers["authorization"]}
     async with session.post(upstream, data=await request.read(), headers=headers) as answer:
         if answer.content_type != "text/event-stream":
-            return web.Response(body=await answer.read(), status=answer.status, content_type="application/json")
+            return web.Response(
+                body=await answer.read(), status=answer.status, content_type="application/json"
+            )
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         async for chunk in answer.content.iter_any():

@@ -48,7 +48,12 @@ class Inbox:
 
 def request(path: str, headers: dict[str, str], body: bytes) -> bytes:
     """The bytes of a POST."""
-    sent = {"host": "127.0.0.1", "content-type": "application/json", **headers, "content-length": str(len(body))}
+    sent = {
+        "host": "127.0.0.1",
+        "content-type": "application/json",
+        **headers,
+        "content-length": str(len(body)),
+    }
     lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 

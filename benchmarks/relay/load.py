@@ -93,7 +93,9 @@ class Run:
             self.measured.latencies.append(time.perf_counter() - start)
         else:
             self.measured.errors += 1
-            self.measured.first_error = self.measured.first_error or (head[:15] + body[:200]).decode(errors="replace")
+            self.measured.first_error = self.measured.first_error or (head[:15] + body[:200]).decode(
+                errors="replace"
+            )
 
     def idle(self, connection: Connection) -> None:
         """A connection is free."""
@@ -143,7 +145,8 @@ async def connect(port: int, request: bytes, run: Closed | Open, count: int) -> 
     """So many connections to a port of this machine."""
     loop = asyncio.get_running_loop()
     opened = [
-        await loop.create_connection(lambda: Connection(request, run), "127.0.0.1", port) for _ in range(count)
+        await loop.create_connection(lambda: Connection(request, run), "127.0.0.1", port)
+        for _ in range(count)
     ]
     return [connection for _, connection in opened]
 
@@ -163,9 +166,7 @@ class Window:
         self._run.measured.seconds = time.perf_counter() - self._start
 
 
-async def closed_loop(
-    port: int, request: bytes, connections: int, span: Span, meter: Meter
-) -> Measured:
+async def closed_loop(port: int, request: bytes, connections: int, span: Span, meter: Meter) -> Measured:
     """As many requests as so many connections can make; `meter` is entered around what counts."""
     run = Closed()
     opened = await connect(port, request, run, connections)
@@ -180,9 +181,7 @@ async def closed_loop(
     return run.measured
 
 
-async def open_loop(
-    port: int, request: bytes, rate: int, span: Span, meter: Meter
-) -> Measured:
+async def open_loop(port: int, request: bytes, rate: int, span: Span, meter: Meter) -> Measured:
     """So many requests per second, evenly spaced, whatever becomes of them."""
     run = Open()
     opened = await connect(port, request, run, OPEN_CONNECTIONS)

@@ -34,7 +34,9 @@ def table(samples: Samples, memory: Mapping[str, float]) -> str:
     rows = [_row(name, samples, memory) for name in samples]
     cells = [heads, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
+    )
 
 
 def _row(name: str, samples: Samples, memory: Mapping[str, float]) -> tuple[str, ...]:

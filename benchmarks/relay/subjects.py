@@ -89,7 +89,9 @@ def qlaud(bench: Bench, _peers: Path) -> Subject:
     }
     pid = bench.run("qlaud", str(Path(sys.executable).with_name("qlaud")), "up", env=environment)
     _await_answer(f"http://127.0.0.1:{port}/readyz")
-    created = post(f"http://127.0.0.1:{port}/v1/keys", {"name": "bench", "max_spend_usd": CAP_USD}, MASTER_KEY)
+    created = post(
+        f"http://127.0.0.1:{port}/v1/keys", {"name": "bench", "max_spend_usd": CAP_USD}, MASTER_KEY
+    )
     return Subject(
         "qlaud", port, "/v1/chat/completions", {"authorization": f"Bearer {created['secret']}"}, [pid]
     )
@@ -121,7 +123,10 @@ def hardcap(bench: Bench, peers: Path) -> Subject | None:
 
 def portkey(bench: Bench, peers: Path) -> Subject | None:
     """Portkey's gateway, which has no caps in this version."""
-    script, node = peers / "portkey/node_modules/@portkey-ai/gateway/build/start-server.js", shutil.which("node")
+    script, node = (
+        peers / "portkey/node_modules/@portkey-ai/gateway/build/start-server.js",
+        shutil.which("node"),
+    )
     if not script.exists() or node is None:
         return None
     port = free_port()
