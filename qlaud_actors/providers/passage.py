@@ -33,6 +33,8 @@ class RawRequest:
     """Keep the chunk that holds nothing but usage from the caller, who did not ask for it."""
     path: str | None = None
     """Below the base URL; the wire's own when left out."""
+    wire: str | None = None
+    """By whose rules the answer is read; those of the provider's own wire when left out."""
 
 
 @dataclass(slots=True)
