@@ -26,7 +26,7 @@ _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 def configure(level: str = "info", fmt: str = "json") -> None:
     """Set up logging for this process. `fmt` is `json` or `console`."""
-    first = [
+    first: list[Any] = [
         _add_context,
         structlog.processors.add_log_level,
         _add_time,

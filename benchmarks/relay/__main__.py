@@ -5,14 +5,10 @@ The subjects take turns, so that what else the machine does falls on all of them
 """
 
 import argparse
-import asyncio
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,6 +3,7 @@
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from contextlib import AbstractContextManager
@@ -122,6 +123,14 @@ class Open(Run):
         super().__init__()
         self.free: deque[Connection] = deque()
         self.waiting: deque[float] = deque()
+        self._count = 0
+        self._idle = asyncio.Event()
+
+    async def all_free(self, count: int) -> None:
+        """Wait until so many connections have nothing to do."""
+        self._count, self._idle = count, asyncio.Event()
+        if len(self.free) < count:
+            await self._idle.wait()
 
     def arrive(self, start: float) -> None:
         """A request begins."""
@@ -139,6 +148,8 @@ class Open(Run):
             connection.send(self.waiting.popleft())
         else:
             self.free.append(connection)
+            if len(self.free) == self._count:
+                self._idle.set()
 
 
 async def connect(port: int, request: bytes, run: Closed | Open, count: int) -> list[Connection]:
@@ -189,9 +200,9 @@ async def open_loop(port: int, request: bytes, rate: int, span: Span, meter: Met
     with meter:
         async with Window(run):
             await _arrivals(run, rate, span.seconds)
-            give_up = time.perf_counter() + DRAIN_SECONDS
-            while len(run.free) < len(opened) and time.perf_counter() < give_up:
-                await asyncio.sleep(0.005)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await run.all_free(len(opened))
     run.measured.errors += len(opened) - len(run.free)
     for connection in opened:
         connection.transport.close()

@@ -98,7 +98,7 @@ def qlaud(bench: Bench, _peers: Path) -> Subject:
 
 
 def hardcap(bench: Bench, peers: Path) -> Subject | None:
-    """hardcap with a budget in force, on a Valkey of its own."""
+    """Hardcap with a budget in force, on a Valkey of its own."""
     binary = peers / "hardcap/bin/hardcap"
     if not binary.exists():
         return None

@@ -37,6 +37,7 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:
         min_size=min_size,
         max_size=max_size,
         init=_prepare,
+        reset=_leave_as_it_is,
         command_timeout=30,
         server_settings={"application_name": "qlaud", "lock_timeout": "5s"},
     )
@@ -47,6 +48,12 @@ async def connect(url: str) -> Connection:
     connection = await asyncpg.connect(url, timeout=10)
     await _prepare(connection)
     return connection
+
+
+async def _leave_as_it_is(_connection: Connection) -> None:
+    """An open transaction was rolled back already. We keep nothing else in a session (no listeners, no
+    settings, no session locks), so the driver's usual round trip that clears it all is saved.
+    """
 
 
 async def _prepare(connection: Any) -> None:

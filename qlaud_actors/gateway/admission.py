@@ -14,9 +14,10 @@ from typing import Protocol
 import msgspec
 
 from qlaud_actors.billing import meter
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.model import Charge, Hold, Settlement
 from qlaud_actors.db.persist import persistently
-from qlaud_actors.db.pool import ConnectionLost, Pool
+from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
@@ -69,13 +70,11 @@ class Answer(Protocol):
 class Admission:
     """Admits requests; one for each process."""
 
-    pool: Pool
+    money: GroupCommit
     catalog: Catalog
     caller: Caller
     fallback: Fallback
     markup_bps: int
-    process: uuid.UUID
-    """Whose holds these are, for as long as it lives (`billing/presence.py`)."""
 
     async def admit(self, key: ApiKey, ask: Ask) -> "Ticket":
         """Set the worst case of a request aside, with fewer output tokens where the money affords no more.
@@ -111,7 +110,8 @@ class Admission:
         return input_estimate(quote.request, quote.model) + min(quote.worst.max_tokens, LIKELY_TOKENS)
 
     def _candidates(self, key: ApiKey, ask: Ask) -> Hosts:
-        lifecycle.precheck(key)
+        if key.remembered is None:  # else these figures are old, and the hold knows better
+            lifecycle.precheck(key)
         found = candidates(self.catalog, ask.slug, self.fallback.healthy, ask.fallbacks, key.limits.allows)
         self.catalog.require_configured(found[0])
         return found
@@ -158,28 +158,23 @@ class Ticket:
     @property
     def remaining_nanos(self) -> int | None:
         """What the key may still spend, other requests' holds apart; None without a cap."""
-        key = self.key
-        if key.limit_nanos is None:
+        if self.hold is None or self.hold.left_nanos is None:
             return None
-        return max(0, key.limit_nanos - key.spent_nanos - key.held_nanos - self.charged_nanos)
+        return max(0, self.hold.left_nanos - self.charged_nanos)
 
     async def hold_for(self, model: Model) -> None:
         """Hold what this candidate costs, instead of what the one before did.
 
-        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked.
+        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked; KeyChanged.
         """
         if self.hold and self.quoted.model is model:
             return
         quote = self.ask.quote(model, self.admission.markup_bps)
-        pool, owner = self.admission.pool, self.admission.process
+        money, key, worst, floor = self.admission.money, self.key, quote.worst, quote.floor_tokens
         if self.quote is None:
-            place = meter.hold(
-                pool, self.key.id, None, quote.worst, quote.floor_tokens, call_id=self.call_id, owner=owner
-            )
+            place = money.hold(self.call_id, key.id, worst, floor, key.remembered)
         else:
-            place = meter.change_hold(
-                pool, self.call_id, self.key.id, None, quote.worst, quote.floor_tokens, owner=owner
-            )
+            place = meter.change_hold(money.pool, self.call_id, key.id, None, worst, floor, owner=money.owner)
         self.hold = None  # a refusal leaves nothing held
         self.hold = await place
         self.quote = quote
@@ -209,15 +204,18 @@ class Ticket:
             self._settled = True
 
     async def _write(self, usage: Usage | None, status: int) -> None:
-        pool, attempts = self.admission.pool, self.call.attempts
-        async with pool.acquire() as connection, connection.transaction():
-            if usage is None:
-                await meter.release(connection, [self.call_id])
-            else:
-                charge = self._charge(usage, status)
-                self.settlement = await meter.settle(connection, self.call_id, charge)
-            await meter.note_attempts(connection, self.call_id, self.key.id, attempts)
-        if usage is not None:
+        money, failed = self.admission.money, [one for one in self.call.attempts if one.error]
+        charge = self._charge(usage, status) if usage else None
+        if charge and not failed:
+            self.settlement = await money.settle(self.call_id, charge)
+        else:
+            async with money.pool.acquire() as connection, connection.transaction():
+                if charge:
+                    self.settlement = await meter.settle(connection, self.call_id, charge)
+                else:
+                    await meter.release(connection, [self.call_id])
+                await meter.note_attempts(connection, self.call_id, self.key.id, self.call.attempts)
+        if charge:
             meter.count(charge, self.settlement)
 
     def _charge(self, usage: Usage, status: int) -> Charge:

@@ -12,6 +12,7 @@ from aiohttp import web
 from front_door import Door, front_door
 from provider_double import END, OVERLOADED, START, TEXT, Answer, Provider, refuse, running_provider, stream
 
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.gateway import pipe
 from qlaud_actors.gateway import relay as relay_module
@@ -95,7 +96,8 @@ async def relayed(pool: Pool) -> AsyncIterator[Relayed]:
             return
 
         fallback = Fallback(RetryPolicy(3), sleep=sleep)
-        relay = Relay(Admission(pool, catalog, Caller(client, catalog), fallback, 700, new_uuid()))
+        money, caller = GroupCommit(pool, new_uuid()), Caller(client, catalog)
+        relay = Relay(Admission(money, catalog, caller, fallback, 700))
         stack.push_async_callback(relay.close)
         stack.callback(provider.released.set)
         door = await stack.enter_async_context(
