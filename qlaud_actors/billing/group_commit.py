@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from qlaud_actors.billing import meter
 from qlaud_actors.billing.model import Charge, Hold, Remembered, Settlement, Wanted
 from qlaud_actors.db.persist import persistently
-from qlaud_actors.db.pool import ConnectionLost, DatabaseError, Pool, Record, Rows
+from qlaud_actors.db.pool import ConnectionLost, Contended, Pool, Record, Rows
 from qlaud_actors.log import get_logger
 from qlaud_actors.usage import WorstCase
 
@@ -118,22 +118,23 @@ class Group(Generic[T, R]):
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._write(self._pool, [member for member, _ in batch])
-        except DatabaseError as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-                return
-            # One of them cannot be written, or waits for a row: the others must not suffer from it.
-            logger.warning("batch_failed", members=len(batch), error=type(error).__name__)
-            for one in batch:
-                task = asyncio.get_running_loop().create_task(self._write_batch([one]))
-                self._alone.add(task)
-                task.add_done_callback(self._alone.discard)
         except Exception as error:  # noqa: BLE001 - told to all who wait
-            _fail(batch, error)
+            if len(batch) > 1 and (isinstance(error, Contended) or not isinstance(error, ConnectionLost)):
+                self._write_alone(batch, error)
+            else:
+                _fail(batch, error)
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+    def _write_alone(self, batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
+        """One member cannot be written, or waits for a row: the others must not suffer from it."""
+        logger.warning("batch_failed", members=len(batch), error=type(error).__name__)
+        for one in batch:
+            task = asyncio.get_running_loop().create_task(self._write_batch([one]))
+            self._alone.add(task)
+            task.add_done_callback(self._alone.discard)
 
 
 def _fail(batch: list[tuple[T, "asyncio.Future[R]"]], error: Exception) -> None:

@@ -29,6 +29,9 @@ ConnectionLost = (
 )
 """What a database that is away, restarting or stuck raises: nobody's mistake, and it passes."""
 
+Contended = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""The part of it that is about the rows of one statement, not about the database."""
+
 
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:
     """Open a pool whose connections speak JSON as Python values."""

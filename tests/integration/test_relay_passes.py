@@ -323,3 +323,29 @@ async def test_a_slow_reader_holds_the_provider_back(monkeypatch: pytest.MonkeyP
     assert left.is_set()
     await between.put(b"dropped")
     assert [data async for data in reading] == []
+
+
+async def test_a_change_of_a_key_counts_from_its_next_request(relayed: Relayed) -> None:
+    """Also for a key that was verified a moment ago and is remembered: its cap, its models, its end."""
+    relayed.provider.answers += [whole(MESSAGE)] * 9
+    made = await relayed.door.mint(max_spend_usd=5)
+    path = f"/v1/keys/{made['id']}"
+
+    async def status() -> int:
+        return (await relayed.post(CLAUDE, made["secret"]))[0]
+
+    async def patch(**fields: Any) -> None:
+        assert (await relayed.door.ask("PATCH", path, fields))[0] == 200
+
+    assert [await status() for _ in range(3)] == [200] * 3
+    await patch(max_spend_usd=0)
+    assert await status() == 402
+    await patch(max_spend_usd=5)
+    assert await status() == 200
+    await patch(allowed_models=[GPT])
+    assert await status() == 403
+    await patch(allowed_models=None)
+    assert [await status() for _ in range(3)] == [200] * 3
+    assert (await relayed.door.ask("DELETE", path))[0] in (200, 204)
+    assert await status() == 401
+    await relayed.settled(rows=7)

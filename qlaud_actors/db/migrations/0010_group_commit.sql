@@ -5,6 +5,14 @@
 -- account and key) and then treat their members one after the other, in the order given within a key.
 -- Tables of short-lived rows look small to the planner: it is kept from reading them whole.
 
+-- Members of a batch do not wait long for a row that one of them needs: they are then written one by one.
+CREATE FUNCTION hurry_v1(members integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF members > 1 THEN
+        PERFORM set_config('lock_timeout', '250ms', true);
+    END IF;
+END $$;
+
 -- Write back what was changed under the locks of a budget and of its account's wallet.
 CREATE FUNCTION save_money_v1(budget budgets, wallet wallets) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -45,6 +53,7 @@ DECLARE
     begun timestamptz[] := array_fill(NULL::timestamptz, size);
     from_wallets boolean[] := array_fill(NULL::boolean, size);
 BEGIN
+    PERFORM hurry_v1(cardinality(calls));
     FOR member IN
         SELECT u.n, u.key_id, u.want, u.lowest, k.account_id,
                u.secret IS NULL OR COALESCE(
@@ -142,6 +151,7 @@ DECLARE
     overruns bigint[] := array_fill(NULL::bigint, size);
     accounts_of uuid[] := array_fill(NULL::uuid, size);      -- of those that are charged now
 BEGIN
+    PERFORM hurry_v1(cardinality(calls));
     FOR owner IN SELECT DISTINCT k.account_id, u.key_id FROM unnest(for_keys) AS u(key_id)
                    LEFT JOIN keys k ON k.id = u.key_id ORDER BY k.account_id, u.key_id
     LOOP
