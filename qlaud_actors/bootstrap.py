@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from qlaud_actors import jobs
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
 from qlaud_actors.connectors.vault import Keyring, Vault
 from qlaud_actors.conversation.bus import Bus
@@ -24,6 +25,7 @@ from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys.limits import Limits
+from qlaud_actors.keys.memory import KnownKeys
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Session
 from qlaud_actors.outbound.client import open_client
@@ -64,6 +66,7 @@ class Services:
     relay: Relay
     limits: Limits
     prices: PriceFollower
+    known_keys: KnownKeys
 
     async def wake(self, turn_ids: list[uuid.UUID]) -> None:
         """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
@@ -141,7 +144,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         fallback = Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
-        relay = Relay(Admission(pool, catalog, caller, fallback, settings.markup_bps, process))
+        money = GroupCommit(pool, process)
+        stack.push_async_callback(money.close)
+        relay = Relay(Admission(money, catalog, caller, fallback, settings.markup_bps))
         stack.push_async_callback(relay.close)
         yield Services(
             settings=settings,
@@ -160,6 +165,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             relay=relay,
             limits=Limits(redis),
             prices=prices,
+            known_keys=KnownKeys(pool),
         )
 
 
