@@ -26,6 +26,7 @@ from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.outbound.retry import RetryPolicy
+from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
@@ -57,6 +58,7 @@ class Services:
     bus: Bus
     relay: Relay
     limits: Limits
+    prices: PriceFollower
 
     async def wake(self, turn_ids: list[uuid.UUID]) -> None:
         """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
@@ -100,6 +102,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         webhooks = open_guarded_session(settings.allow_private_webhooks)
         stack.push_async_callback(webhooks.close)
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
+        prices = PriceFollower(pool, catalog.prices, settings.price_poll_seconds)
+        await prices.start()
+        stack.push_async_callback(prices.close)
         publisher, bus = Publisher(redis), Bus(redis)
         await publisher.start()
         stack.push_async_callback(publisher.close)
@@ -126,6 +131,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             bus=bus,
             relay=relay,
             limits=Limits(redis),
+            prices=prices,
         )
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import click
 
 from qlaud_actors import audit
+from qlaud_actors.price_commands import prices
 from qlaud_actors.settings import Settings, SettingsError
 
 ENVIRONMENT_HELP = """
@@ -109,6 +110,7 @@ def doctor() -> None:
 
 main.add_command(audit.reconcile)
 main.add_command(audit.usage)
+main.add_command(prices)
 
 
 def _become(module: str) -> None:

@@ -1,7 +1,7 @@
 """The one error tree. `api/errors.py` alone turns these into responses.
 
 QlaudError
-├── InvalidRequest 400 ── PayloadTooLarge 413
+├── InvalidRequest 400 ── PayloadTooLarge 413 · PriceUnknown
 ├── InvalidKey 401
 ├── BudgetRefused 402 ── SpendCapReached · WalletEmpty · TurnBudgetReached
 ├── ScopeMissing 403
@@ -43,6 +43,12 @@ class PayloadTooLarge(InvalidRequest):
 
     code = "request_too_large"
     status = 413
+
+
+class PriceUnknown(InvalidRequest):
+    """This model has no price, so it cannot be used where money is limited."""
+
+    code = "price_unknown"
 
 
 class InvalidKey(QlaudError):

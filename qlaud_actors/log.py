@@ -28,6 +28,11 @@ def configure(level: str = "info", fmt: str = "json") -> None:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
 
 
+def to_stderr() -> None:
+    """For commands whose answer is on stdout: log lines go beside it."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
 def get_logger(name: str) -> Any:
     """A logger that names its origin."""
     return structlog.get_logger(name)

@@ -9,7 +9,7 @@ from aiohttp import web
 from dramatiq import Worker
 
 from qlaud_actors import metrics
-from qlaud_actors.billing import presence
+from qlaud_actors.billing import auto_topup, presence, stripe_meter
 from qlaud_actors.bootstrap import Services, open_services
 from qlaud_actors.conversation.runner import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
@@ -44,7 +44,8 @@ async def run(settings: Settings) -> None:
         sweep_holds = every(often, lambda: presence.release_abandoned(services.pool))
         renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
         sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
-        async with _repeating(renew, sweep, sweep_holds, share_metrics), _health_server(settings):
+        upkeep = [renew, sweep, sweep_holds, share_metrics, *_stripe_upkeep(services)]
+        async with _repeating(*upkeep), _health_server(settings):
             await asyncio.to_thread(worker.start)
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
             await stop.wait()
@@ -69,6 +70,16 @@ def every(seconds: float, action: Callable[[], Awaitable[object]]) -> Callable[[
             await asyncio.sleep(seconds)
 
     return forever
+
+
+def _stripe_upkeep(services: Services) -> list[Callable[[], Awaitable[None]]]:
+    """What goes to Stripe. Two seconds behind a settlement is prompt enough to need no wake-up."""
+    if services.settings.stripe_secret_key is None:
+        return []
+    return [
+        every(SWEEP_SECONDS, lambda: auto_topup.sweep(services.pool, services.settings)),
+        every(SWEEP_SECONDS, lambda: stripe_meter.push(services.pool, services.settings)),
+    ]
 
 
 @contextlib.asynccontextmanager

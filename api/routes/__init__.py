@@ -5,6 +5,7 @@ from aiohttp import web
 from api.routes import (
     account,
     accounts,
+    auto_topup,
     billing,
     catalog,
     chat_completions,
@@ -13,6 +14,8 @@ from api.routes import (
     messages,
     metrics,
     models,
+    prices,
+    stripe_meter,
     threads,
     tools,
     turns,
@@ -25,6 +28,8 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     account.routes,
     accounts.routes,
     billing.routes,
+    auto_topup.routes,
+    stripe_meter.routes,
     keys.routes,
     usage.routes,
     tools.routes,
@@ -34,4 +39,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     chat_completions.routes,
     models.routes,
     catalog.routes,
+    prices.routes,
 )

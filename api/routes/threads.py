@@ -93,7 +93,14 @@ async def _check_turn(request: web.Request, asked: TurnRequest) -> TurnRequest:
     The turn keeps the fallbacks that its key may use.
     """
     key, hub = caller(request), services(request)
-    found = candidates(hub.catalog, asked.model, hub.fallback.healthy, asked.fallbacks, key.limits.allows)
+    found = candidates(
+        hub.catalog,
+        asked.model,
+        hub.fallback.healthy,
+        asked.fallbacks,
+        key.limits.allows,
+        limited=key.limited,
+    )
     hub.catalog.require_configured(found[0])
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
     lifecycle.precheck(key)

@@ -212,3 +212,146 @@ SELECT state FROM payments WHERE id = $1 FOR UPDATE;
 -- name: save_payment
 -- What is known of a payment now.
 UPDATE payments SET state = $2 WHERE id = $1;
+
+-- name: save_payment_method
+-- Keep what a customer agreed to be charged with, unless a newer event told of another.
+INSERT INTO saved_payment_methods (account_id, customer_id, payment_method_id, told_at)
+SELECT id, $2, $3, $4 FROM accounts WHERE id = $1
+    ON CONFLICT (account_id) DO UPDATE
+   SET customer_id = EXCLUDED.customer_id, payment_method_id = EXCLUDED.payment_method_id,
+       told_at = EXCLUDED.told_at
+ WHERE saved_payment_methods.told_at < EXCLUDED.told_at;
+
+-- name: set_auto_topup
+-- Switch automatic top-ups on; what went wrong before is forgotten. Nothing comes back for a postpaid account.
+INSERT INTO auto_topup_rules (account_id, threshold_nanos, amount_nanos, ceiling_nanos)
+SELECT account_id, $2, $3, $4 FROM wallets WHERE account_id = $1
+    ON CONFLICT (account_id) DO UPDATE
+   SET threshold_nanos = EXCLUDED.threshold_nanos, amount_nanos = EXCLUDED.amount_nanos,
+       ceiling_nanos = EXCLUDED.ceiling_nanos, declines = 0, next_at = now(), disabled_reason = NULL
+RETURNING account_id;
+
+-- name: auto_topup_status
+-- An account's rule, its month, and its top-up that is not closed, if there is one.
+SELECT s.threshold_nanos, s.amount_nanos, s.ceiling_nanos, s.month_nanos, s.declines, s.disabled_reason,
+       s.payment_method_id, (extract(epoch FROM s.next_at) * 1000)::bigint AS next_at_ms,
+       t.id AS open_id, t.state AS open_state, t.amount_nanos AS open_nanos,
+       (extract(epoch FROM t.created_at) * 1000)::bigint AS open_since_ms
+  FROM auto_topup_status s
+  LEFT JOIN auto_topups t ON t.account_id = s.account_id AND t.state IN ('pending', 'charged')
+ WHERE s.account_id = $1;
+
+-- name: stop_auto_topup
+-- Switch automatic top-ups off; false when they were.
+SELECT stop_auto_topup_v1($1);
+
+-- name: accounts_to_top_up
+-- Accounts that look as if an automatic top-up were due.
+SELECT s.account_id FROM auto_topup_status s
+ WHERE s.due AND s.month_nanos + s.amount_nanos <= s.ceiling_nanos
+   AND NOT EXISTS (SELECT FROM auto_topups t
+                    WHERE t.account_id = s.account_id AND t.state IN ('pending', 'charged'))
+ LIMIT 100;
+
+-- name: open_auto_topup
+-- Decide to charge an account, if that is still due; false when it is not.
+SELECT open_auto_topup_v1($1, $2);
+
+-- name: claim_auto_topups
+-- Take decisions to send; whoever dies with one leaves it to the next try, two minutes later.
+UPDATE auto_topups SET attempts = attempts + 1, next_at = now() + interval '2 minutes'
+ WHERE id IN (SELECT id FROM auto_topups WHERE state = 'pending' AND next_at <= now()
+               ORDER BY next_at LIMIT 20 FOR UPDATE SKIP LOCKED)
+RETURNING id, account_id, amount_nanos, customer_id, payment_method_id, attempts,
+          extract(epoch FROM created_at)::bigint AS created_s,
+          extract(epoch FROM now() - created_at)::bigint AS age_s;
+
+-- name: note_charged
+-- Stripe took the money, or is taking it; its event will credit it.
+UPDATE auto_topups SET state = 'charged', payment_id = $2 WHERE id = $1 AND state = 'pending';
+
+-- name: fail_auto_topup
+-- Nothing was taken: close a top-up, once; false when it was closed before.
+SELECT fail_auto_topup_v1($1, $2, $3, $4, $5);
+
+-- name: credit_auto_topup
+-- Its event came: close a top-up.
+SELECT credit_auto_topup_v1($1, $2, $3);
+
+-- name: set_stripe_meter
+-- Push an account's usage from now on; no row comes back when there is no such account.
+INSERT INTO stripe_meters (account_id, event_name, value) SELECT id, $2, $3 FROM accounts WHERE id = $1
+    ON CONFLICT (account_id) DO UPDATE SET event_name = EXCLUDED.event_name, value = EXCLUDED.value
+RETURNING account_id;
+
+-- name: stripe_meter
+-- What an account pushes, how much waits, since when, and how much was refused.
+SELECT m.event_name, m.value,
+       (SELECT count(*) FROM stripe_meter_queue q
+         WHERE q.account_id = m.account_id AND q.failed_at IS NULL) AS queued,
+       (SELECT (extract(epoch FROM min(q.occurred_at)) * 1000)::bigint FROM stripe_meter_queue q
+         WHERE q.account_id = m.account_id AND q.failed_at IS NULL) AS oldest_ms,
+       (SELECT count(*) FROM stripe_meter_queue q
+         WHERE q.account_id = m.account_id AND q.failed_at IS NOT NULL) AS failed
+  FROM stripe_meters m WHERE m.account_id = $1;
+
+-- name: failed_meter_events
+-- What Stripe refused, newest first.
+SELECT usage_event_id, end_user_id, stripe_customer_id, reason,
+       (extract(epoch FROM failed_at) * 1000)::bigint AS failed_at_ms
+  FROM stripe_meter_queue WHERE account_id = $1 AND failed_at IS NOT NULL
+ ORDER BY failed_at DESC, usage_event_id LIMIT 20;
+
+-- name: stop_stripe_meter
+-- Push nothing new; what waits is still sent.
+DELETE FROM stripe_meters WHERE account_id = $1 RETURNING account_id;
+
+-- name: retry_meter_events
+-- Send again what was refused, to whom the end users are mapped now; returns how many.
+WITH again AS (
+    UPDATE stripe_meter_queue q
+       SET failed_at = NULL, reason = NULL, first_sent_at = NULL, next_at = now(),
+           stripe_customer_id = COALESCE((SELECT b.stripe_customer_id FROM end_user_billing b
+                                           WHERE b.account_id = q.account_id
+                                             AND b.end_user_id = q.end_user_id), q.stripe_customer_id),
+           event_name = COALESCE((SELECT m.event_name FROM stripe_meters m
+                                   WHERE m.account_id = q.account_id), q.event_name)
+     WHERE q.account_id = $1 AND q.failed_at IS NOT NULL RETURNING 1
+)
+SELECT count(*) FROM again;
+
+-- name: map_end_user
+-- Whom Stripe bills for an end user.
+INSERT INTO end_user_billing (account_id, end_user_id, stripe_customer_id) VALUES ($1, $2, $3)
+    ON CONFLICT (account_id, end_user_id) DO UPDATE SET stripe_customer_id = EXCLUDED.stripe_customer_id;
+
+-- name: end_user_billing
+-- Whom Stripe bills for an end user, if anybody.
+SELECT stripe_customer_id FROM end_user_billing WHERE account_id = $1 AND end_user_id = $2;
+
+-- name: unmap_end_user
+-- Bill nobody for an end user any more.
+DELETE FROM end_user_billing WHERE account_id = $1 AND end_user_id = $2 RETURNING end_user_id;
+
+-- name: claim_meter_events
+-- Take meter events to send; whoever dies with them leaves them to the next try.
+SELECT usage_event_id, stripe_customer_id, event_name, value,
+       extract(epoch FROM occurred_at)::bigint AS occurred_s, first_sent_at = now() AS first
+  FROM claim_meter_events_v1($1);
+
+-- name: meter_events_delivered
+-- Stripe has them.
+DELETE FROM stripe_meter_queue WHERE usage_event_id = ANY ($1);
+
+-- name: meter_event_refused
+-- Stripe does not take it: a person has to look.
+UPDATE stripe_meter_queue SET failed_at = now(), reason = $2 WHERE usage_event_id = $1;
+
+-- name: meter_event_not_counted
+-- The only send so far was turned away without being counted: the day has not begun.
+UPDATE stripe_meter_queue SET first_sent_at = NULL WHERE usage_event_id = $1;
+
+-- name: give_up_meter_events
+-- Stripe knows an identifier for a day: what may have been counted longer ago is not sent again by itself.
+UPDATE stripe_meter_queue SET failed_at = now(), reason = 'for 23 hours Stripe did not say whether it counted this'
+ WHERE failed_at IS NULL AND first_sent_at < now() - interval '23 hours';

@@ -112,7 +112,8 @@ class Admission:
 
     def _candidates(self, key: ApiKey, ask: Ask) -> Hosts:
         lifecycle.precheck(key)
-        found = candidates(self.catalog, ask.slug, self.fallback.healthy, ask.fallbacks, key.limits.allows)
+        healthy, allowed = self.fallback.healthy, key.limits.allows
+        found = candidates(self.catalog, ask.slug, healthy, ask.fallbacks, allowed, limited=key.limited)
         self.catalog.require_configured(found[0])
         return found
 

@@ -71,6 +71,11 @@ class ApiKey:
     wallet_nanos: int | None
     limits: KeyLimits = UNLIMITED
 
+    @property
+    def limited(self) -> bool:
+        """Whether a cap or a wallet limits its money."""
+        return self.limit_nanos is not None or self.wallet_nanos is not None
+
 
 def hash_of(secret: str) -> bytes:
     """What is stored of a secret: its SHA-256. The secret has 256 random bits, so no salt is needed."""

@@ -7,6 +7,7 @@ this version does not know survive a round trip. What is ours is typed.
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from qlaud_actors.providers.pricing import UNPRICED, Timeline
 from qlaud_actors.usage import Price, Usage
 
 Block: TypeAlias = dict[str, Any]
@@ -151,3 +152,10 @@ class Model:
     """The most that one image is billed as, where this model differs from its provider."""
     fallbacks: tuple[str, ...] = ()
     """Slugs of models to ask when no host of this one answers."""
+    scheduled: Timeline = ()
+    """Prices that the files announce, by their beginning; `price` is the one in force."""
+
+    @property
+    def priced(self) -> bool:
+        """Whether anybody has said what it costs."""
+        return self.price.version != UNPRICED.version

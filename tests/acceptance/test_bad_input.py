@@ -48,6 +48,8 @@ class Row(NamedTuple):
     ids: dict[str, str] = {}  # noqa: RUF012 - never changed
     key: str = "admin"
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    at: str = ""
+    """The path, where that is not the route with its ids."""
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -344,7 +346,99 @@ def money() -> list[Row]:
     ]
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money()]
+def prices() -> list[Row]:
+    """Prices and their overrides. Only the operator changes them; the admin key here is the master key."""
+    price = "/v1/prices/{provider}/{model:.+}"
+    here = "/v1/prices/anthropic/claude-haiku-4-5"
+    asked = {"price": {"input": 1_000_000, "output": 5_000_000}, "reason": "x"}
+    wrong: list[Any] = [
+        b"{",
+        b"[]",
+        {},
+        {**asked, "price": None},
+        {**asked, "price": {"input": 1}},
+        {**asked, "price": {"input": -1, "output": 1}},
+        {**asked, "price": {"input": "1", "output": 1}},
+        {**asked, "reason": "\x00"},
+        {**asked, "source": ""},
+        {**asked, "colour": 1},
+        {**asked, "tiers": "x"},
+        {**asked, "effective_from": 1},
+        {**asked, "effective_from": -1},
+        {**asked, "price": {"input": 5_000_000, "output": 1}},
+    ]
+    return [
+        *(Row(400, "PUT", price, body, at=here) for body in wrong),
+        Row(413, "PUT", price, b'{"a":"' + b"x" * MAX_BODY + b'"}', at=here),
+        Row(404, "PUT", price, asked, at="/v1/prices/anthropic/gpt-5.4"),
+        Row(404, "PUT", price, asked, at="/v1/prices/%00/%00"),
+        Row(403, "PUT", price, asked, at=here, key="user"),
+        Row(404, "DELETE", price, at=here),
+        Row(404, "DELETE", price, at="/v1/prices/nope/nope"),
+        Row(400, "DELETE", price, query="?effective_from=x", at=here),
+        Row(400, "DELETE", price, query=f"?reason={'x' * 600}", at=here),
+        Row(403, "DELETE", price, at=here, key="user"),
+        Row(403, "GET", "/v1/prices", key="user"),
+        Row(404, "GET", "/v1/prices", query="?model=nope"),
+        Row(400, "GET", "/v1/prices", query="?provider=%00"),
+        Row(403, "GET", "/v1/prices/audit", key="user"),
+        *(Row(400, "GET", "/v1/prices/audit", query=f"?{q}") for q in ("limit=0", "limit=501", "before=x")),
+        Row(400, "GET", "/v1/prices/audit", query="?model=%00"),
+    ]
+
+
+def stripe() -> list[Row]:
+    """Automatic top-ups, meters of Stripe, and whom it bills for an end user."""
+    auto, meter = "/v1/billing/auto-topup", "/v1/billing/stripe-meter"
+    retry, end_user = f"{meter}/retry", "/v1/end-users/{end_user_id}/billing"
+    rule = {"threshold_usd": 5, "amount_usd": 10, "monthly_ceiling_usd": 50}
+    wrong_rules: list[Any] = [
+        b"{",
+        {},
+        {**rule, "threshold_usd": -1},
+        {**rule, "threshold_usd": None},
+        {**rule, "amount_usd": "10"},
+        {**rule, "amount_usd": 0.49},
+        {**rule, "amount_usd": 10.001},
+        {**rule, "monthly_ceiling_usd": 9},
+        {**rule, "monthly_ceiling_usd": 1e12},
+    ]
+    names = ["", "a b", "a\n", "é", "x" * 101, 5, None]
+    customers = ["", "bob", "cus_", "cus_a/b", "cus_a\n", "cus_" + "x" * 300, 5, None]
+    other = {"end_user_id": "nobody"}
+    return [
+        *(Row(400, "PUT", auto, body) for body in wrong_rules),
+        Row(409, "PUT", auto, rule),  # the account of this table is postpaid
+        *(Row(404, method, auto) for method in ("GET", "DELETE")),
+        *(Row(400, "PUT", meter, {"event_name": name}) for name in names),
+        Row(400, "PUT", meter, {"event_name": "e", "value": "calls"}),
+        *(Row(404, "PUT", meter, {"event_name": "e"}, query=f"?account_id={i}") for i in ("{none}", "x")),
+        *(Row(404, method, meter) for method in ("GET", "DELETE")),
+        Row(404, "POST", retry, query="?account_id=x"),
+        *(Row(400, "PUT", end_user, {"stripe_customer_id": name}, ids=other) for name in customers),
+        Row(400, "PUT", end_user, {"stripe_customer_id": "cus_1"}, ids={"end_user_id": "x" * 513}),
+        Row(400, "PUT", end_user, {"stripe_customer_id": "cus_1"}, ids={"end_user_id": "%00"}),
+        *(Row(404, method, end_user, ids=other) for method in ("GET", "DELETE")),
+        Row(400, "POST", "/v1/billing/topups", {"amount_usd": 5, "save_payment_method": "yes"}),
+        *(
+            Row(403, method, route, body, key="user", ids=other)
+            for method, route, body in (
+                ("PUT", auto, rule),
+                ("GET", auto, None),
+                ("DELETE", auto, None),
+                ("PUT", meter, {"event_name": "e"}),
+                ("GET", meter, None),
+                ("DELETE", meter, None),
+                ("POST", retry, None),
+                ("PUT", end_user, {"stripe_customer_id": "cus_1"}),
+                ("GET", end_user, None),
+                ("DELETE", end_user, None),
+            )
+        ),
+    ]
+
+
+TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *money(), *prices(), *stripe()]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
@@ -392,7 +486,7 @@ def filled(text: str, ids: dict[str, str]) -> str:
 async def send(row: Row, ids: dict[str, str], api: Api, *, chunked: bool = False) -> tuple[int, Any]:
     """Status and JSON of a row's request."""
     own = {name: filled(value, ids) for name, value in row.ids.items()}
-    path = filled(row.route, {**ids, **own}) + filled(row.query, ids)
+    path = filled(row.at or row.route, {**ids, **own}) + filled(row.query, ids)
     body = row.body
     if body is not None and not isinstance(body, bytes):
         body = filled(json.dumps(body), ids).encode()

@@ -8,7 +8,3 @@ DROP INDEX usage_events_by_account;
 -- One end user among thousands: 2 ms instead of a scan of the account's whole span.
 CREATE INDEX usage_events_by_end_user ON usage_events (account_id, end_user_id, created_at)
     WHERE end_user_id IS NOT NULL;
-
--- A row that rates another one anew names it (0006_prices.sql has it already where prices came first).
--- Reports count calls, so they leave such rows out of the counts and in the sums.
-ALTER TABLE usage_events ADD COLUMN IF NOT EXISTS adjusts uuid REFERENCES usage_events;
