@@ -11,6 +11,7 @@ from api.context import CALLER, REQUEST_ID, services
 from api.errors import error_response
 from qlaud_actors import log, metrics
 from qlaud_actors.db.pool import ConnectionLost
+from qlaud_actors.deliveries import outbox
 from qlaud_actors.errors import (
     InvalidKey,
     InvalidRequest,
@@ -19,6 +20,7 @@ from qlaud_actors.errors import (
     QlaudError,
     ScopeMissing,
     ServiceUnavailable,
+    SpendCapReached,
 )
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
@@ -79,6 +81,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         known = _as_qlaud_error(error)
         if known.status >= 500:
             logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
+        if isinstance(known, SpendCapReached):
+            await _tell_cap(request)
         if request.writer.output_size > 0:
             raise  # the answer has begun, so nothing can be said in it: aiohttp ends the connection
         response = error_response(known, request.path, request[REQUEST_ID])
@@ -140,6 +144,15 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         headers["access-control-allow-methods"] = CORS_METHODS
         headers["access-control-allow-headers"] = CORS_HEADERS
         headers["access-control-expose-headers"] = CORS_EXPOSED
+
+
+async def _tell_cap(request: web.Request) -> None:
+    """The account may want to know that one of its keys has reached its cap; the answer is 402 either way."""
+    hub = services(request)
+    try:
+        await hub.wake_deliveries(await outbox.tell_first_refusal(hub.pool, request[CALLER].id))
+    except ConnectionLost as error:
+        logger.warning("cap_not_told", error=type(error).__name__)
 
 
 def _as_qlaud_error(error: Exception) -> QlaudError:

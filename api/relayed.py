@@ -44,12 +44,14 @@ async def _stream(
     try:
         with contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
+            told = first
             try:
                 await response.write(HEARTBEAT if first is None else first)
                 async for chunk in chunks:
+                    told = chunk or told
                     await response.write(HEARTBEAT if chunk is None else chunk)
             except QlaudError as error:
-                await response.write(error_frame(error, request.path, request[REQUEST_ID]))
+                await response.write(error_frame(error, request.path, request[REQUEST_ID], told or b""))
             await response.write_eof()
     finally:
         metrics.STREAMS_OPEN.dec()

@@ -26,6 +26,13 @@ OVERRUN = Counter(
     "qlaud_overrun_usd", "Billed by providers beyond the worst case, in USD.", registry=REGISTRY
 )
 TAKEOVERS = Counter("qlaud_takeovers", "Turns carried on after their worker was lost.", registry=REGISTRY)
+JOBS = Counter("qlaud_jobs", "Jobs that ended, by status.", ["status"], registry=REGISTRY)
+DELIVERIES = Counter(
+    "qlaud_deliveries",
+    "Attempts to deliver webhooks, by result: delivered, failed, dead.",
+    ["result"],
+    registry=REGISTRY,
+)
 TURNS_RUNNING = Gauge("qlaud_turns_running", "Turns that this worker carries now.", registry=REGISTRY)
 STREAMS_OPEN = Gauge("qlaud_streams_open", "SSE responses open at this front door.", registry=REGISTRY)
 REQUESTS = Counter(

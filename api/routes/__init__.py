@@ -10,9 +10,11 @@ from api.routes import (
     catalog,
     chat_completions,
     health,
+    jobs,
     keys,
     messages,
     metrics,
+    model_responses,
     models,
     prices,
     stripe_meter,
@@ -20,6 +22,7 @@ from api.routes import (
     tools,
     turns,
     usage,
+    webhooks,
 )
 
 ROUTES: tuple[web.RouteTableDef, ...] = (
@@ -33,10 +36,13 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     keys.routes,
     usage.routes,
     tools.routes,
+    webhooks.routes,
     threads.routes,
     turns.routes,
     messages.routes,
     chat_completions.routes,
+    jobs.routes,
+    model_responses.routes,
     models.routes,
     catalog.routes,
     prices.routes,

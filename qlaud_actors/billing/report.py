@@ -91,7 +91,7 @@ async def key_usage(pool: Pool, chosen: Selection) -> dict[str, Any]:
         "to_ms": span.to_ms,
         **sums(whole),
         "by_model": [_model_row(row) for row in models],
-        "events": [_event_row(row) for row in events],
+        "events": [event_row(row) for row in events],
     }
 
 
@@ -133,7 +133,8 @@ def _model_row(row: Record) -> dict[str, Any]:
     return {"model": slug, "model_slug": slug, "provider_slug": row["provider_slug"], **sums(row)}
 
 
-def _event_row(row: Record) -> dict[str, Any]:
+def event_row(row: Record) -> dict[str, Any]:
+    """One usage event as callers see it."""
     return {
         "id": str(row["id"]),
         "key_id": str(row["key_id"]),

@@ -4,10 +4,11 @@
 when another model has to answer, and is settled exactly once with what the call used.
 """
 
+import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import msgspec
 from qlaud_actors.billing import meter
 from qlaud_actors.billing.model import Charge, Hold, Settlement
 from qlaud_actors.db.persist import persistently
-from qlaud_actors.db.pool import ConnectionLost, Pool
+from qlaud_actors.db.pool import Connection, ConnectionLost, Pool
 from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
@@ -39,6 +40,8 @@ SETTLE_SECONDS = 40.0
 
 LIKELY_TOKENS = 4_096
 """What a key's pace counts for an answer before its length is known, at most."""
+
+Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
 
 logger = get_logger(__name__)
 
@@ -77,15 +80,20 @@ class Admission:
     process: uuid.UUID
     """Whose holds these are, for as long as it lives (`billing/presence.py`)."""
 
-    async def admit(self, key: ApiKey, ask: Ask) -> "Ticket":
+    async def admit(self, key: ApiKey, ask: Ask, call_id: uuid.UUID | None = None) -> "Ticket":
         """Set the worst case of a request aside, with fewer output tokens where the money affords no more.
 
+        A `call_id` that is known before lets others give the hold back when this process dies.
         Raises BudgetRefused, UnknownModel, ScopeMissing, ProviderNotConfigured, InvalidRequest.
         """
-        ticket = Ticket(self, key, ask)
+        ticket = Ticket(self, key, ask, call_id or new_uuid())
         ticket.call = self.fallback.call(self._candidates(key, ask), ticket.prepare, ticket.hold_for)
         await ticket.call.begin()
         return ticket
+
+    def check(self, key: ApiKey, ask: Ask) -> None:
+        """Refuse at once what could not be admitted later. Raises what `admit` does."""
+        ask.quote(self._candidates(key, ask)[0], self.markup_bps)
 
     async def count(self, key: ApiKey, ask: AnthropicAsk) -> int:
         """Input tokens of a request: counted by its provider where that costs nothing, else estimated."""
@@ -125,7 +133,7 @@ class Ticket:
     admission: Admission = field(repr=False)
     key: ApiKey
     ask: Ask = field(repr=False)
-    call_id: uuid.UUID = field(default_factory=new_uuid)
+    call_id: uuid.UUID
     quote: Quote | None = None
     """Of the candidate that the present hold is for."""
     hold: Hold | None = None
@@ -194,24 +202,30 @@ class Ticket:
             return caller.pass_through(ask.raw(model, request.max_tokens), request, model, call_id)
         return Translation(caller.call(request, model, call_id), ask.writer(model), ask.stream)
 
-    async def settle(self, status: int) -> None:
+    async def settle(self, status: int, transaction: Transaction | None = None) -> None:
         """Charge what was used by now, or give the hold back when nothing was; the first time counts.
 
+        A `transaction` of the caller's is where it is written, instead of one of its own.
         A database that is away is waited for; when it stays away the hold stays, so no cap is passed.
         """
         if self._settled:
             return
         self.used = self.call.current.billable() if self.call.current else None
         try:
-            await persistently(lambda: self._write(self.used, status), SETTLE_SECONDS)
+            await persistently(lambda: self._write(status, transaction or self._transaction), SETTLE_SECONDS)
         except ConnectionLost:
             logger.error("settlement_lost", hold=str(self.call_id), model=self.model.slug)  # noqa: TRY400
         else:
             self._settled = True
 
-    async def _write(self, usage: Usage | None, status: int) -> None:
-        pool, attempts = self.admission.pool, self.call.attempts
-        async with pool.acquire() as connection, connection.transaction():
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        async with self.admission.pool.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def _write(self, status: int, transaction: Transaction) -> None:
+        usage, attempts = self.used, self.call.attempts
+        async with transaction() as connection:
             if usage is None:
                 await meter.release(connection, [self.call_id])
             else:

@@ -5,7 +5,7 @@ only for finding the bound of a request that passes through as it is.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -56,7 +56,7 @@ def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: i
         raise InvalidRequest("`n` must be 1 for this model.")
     if read.functions:
         raise InvalidRequest("`functions` are not known to this model: use `tools`.")
-    system, messages = _conversation(read.messages)
+    system, messages = conversation(read.messages, _read, "messages")
     if (body.get("response_format") or {}) == {"type": "json_object"}:
         system.append(JSON_ONLY)
     return ModelRequest(
@@ -91,15 +91,21 @@ def _counted_part(part: Any) -> Block:
     return {"type": "part", "part": part}
 
 
-def _conversation(messages: list[Block]) -> tuple[list[str], tuple[Message, ...]]:
-    """System texts apart; the others with one message per change of role, as Anthropic wants them."""
+def conversation(
+    entries: list[Block], read: Callable[[Block], tuple[Any, list[Block]]], field: str
+) -> tuple[list[str], tuple[Message, ...]]:
+    """System texts apart; the others with one message per change of role, as Anthropic wants them.
+
+    `read` tells an entry's role, which may also be `system`, and its blocks; `field` is where the entries
+    stand. Raises InvalidRequest.
+    """
     system: list[str] = []
     told: list[Message] = []
-    for number, message in enumerate(messages):
+    for number, entry in enumerate(entries):
         try:
-            role, blocks = _read(message)
+            role, blocks = read(entry)
         except (KeyError, TypeError, AttributeError):
-            raise InvalidRequest(f"`messages[{number}]` cannot be read.") from None
+            raise InvalidRequest(f"`{field}[{number}]` cannot be read.") from None
         if role == "system":
             system += [block["text"] for block in blocks]
         elif told and told[-1].role == role and isinstance(told[-1].content, list):
@@ -114,7 +120,7 @@ def _read(message: Block) -> tuple[Any, list[Block]]:
     content = message.get("content")
     match message.get("role"):
         case "system" | "developer":
-            return "system", _texts(content)
+            return "system", texts_of(content)
         case "user":
             return _as("user"), [block for part in _parts(content) for block in _user_part(part)]
         case "assistant":
@@ -123,7 +129,7 @@ def _read(message: Block) -> tuple[Any, list[Block]]:
             result = {
                 "type": "tool_result",
                 "tool_use_id": message["tool_call_id"],
-                "content": _texts(content),
+                "content": texts_of(content),
             }
             return _as("user"), [result]
         case role:
@@ -137,7 +143,7 @@ def _as(role: Role) -> Role:
 def _assistant(message: Block) -> list[Block]:
     thought = message.get("reasoning_content") or message.get("reasoning")
     blocks: list[Block] = [{"type": "thinking", "thinking": thought, "signature": ""}] if thought else []
-    blocks += _texts(message.get("content")) or _texts(message.get("refusal"))
+    blocks += texts_of(message.get("content")) or texts_of(message.get("refusal"))
     for call in message.get("tool_calls") or ():
         function = call["function"]
         known = {"type": "tool_use", "id": call["id"], "name": function["name"]}
@@ -151,9 +157,14 @@ def _parts(content: Any) -> list[Block]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
-def _texts(content: Any) -> list[Block]:
-    """Text blocks of a content that may hold nothing else; empty ones are left out."""
+def texts_of(content: Any) -> list[Block]:
+    """Text blocks of a content that may hold nothing else; empty ones are left out.
+
+    Raises TypeError, AttributeError for what is no text.
+    """
     pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
+    if not all(isinstance(piece, str) for piece in pieces):
+        raise TypeError
     return [{"type": "text", "text": piece} for piece in pieces if piece]
 
 
@@ -162,15 +173,16 @@ def _user_part(part: Block) -> list[Block]:
         case {"type": "text", "text": str(text)}:
             return [{"type": "text", "text": text}] if text else []
         case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return [{"type": "image", "source": _source(url)}]
+            return [{"type": "image", "source": source_of(url)}]
         case {"type": "file", "file": {"file_data": str(data)}}:
-            block: Block = {"type": "document", "source": _source(data)}
+            block: Block = {"type": "document", "source": source_of(data)}
             name = part["file"].get("filename")
             return [{**block, "title": name} if name else block]
     raise InvalidRequest(f"A part of type {str(part.get('type'))[:40]!r} is not known to this model.")
 
 
-def _source(url: str) -> Block:
+def source_of(url: str) -> Block:
+    """A block's source: what a data URL holds, or any other address."""
     if found := _DATA_URL.match(url):
         return {"type": "base64", "media_type": found.group(1), "data": url[found.end() :]}
     return {"type": "url", "url": url}

@@ -49,6 +49,8 @@ def _tool(tool: Block) -> ToolSpec:
         case {"type": "function", "function": {"name": str(name)} as function}:
             extra = {"strict": True} if function.get("strict") else {}
             schema = function.get("parameters") or NO_PARAMETERS
+            if not isinstance(schema, dict):
+                raise InvalidRequest(f"The parameters of the function {name[:64]!r} must be an object.")
             return ToolSpec(name, function.get("description") or "", schema, extra)
     raise InvalidRequest("This model knows tools of type 'function' only.")
 

@@ -16,7 +16,7 @@ from qlaud_actors.money import charge_nanos
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.usage import Usage
 
-REACH_A_PROVIDER = {"/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"}
+REACH_A_PROVIDER = {"/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/responses"}
 """Routes that call a provider inside the front door. A route that is added here must be admitted first."""
 
 CLIENTS = 300
@@ -63,6 +63,8 @@ async def reached(cluster: Cluster, api: Api) -> set[str]:
     for method, path in paths():
         cluster.scripted.reset()
         body = body_for_all() if method in ("POST", "PUT", "PATCH") else None
+        if body and path == "/v1/responses":
+            del body["prompt"]  # there it names what is stored
         headers = {"x-api-key": api.key}
         async with api.session.request(method, api.base_url + path, json=body, headers=headers) as response:
             await response.read()
@@ -82,22 +84,22 @@ async def test_no_route_reaches_a_provider_without_money(cluster: Cluster) -> No
 
 
 async def crowd(user: Api, seed: int) -> list[int]:
-    """Many clients at once: both surfaces, both wires, streamed or not, some leave in the middle."""
+    """Many clients at once: all surfaces, both wires, streamed or not, some leave in the middle."""
     dice = random.Random(seed)
 
     async def one(number: int) -> int:
         path, model = (
-            dice.choice(["/v1/messages", "/v1/chat/completions"]),
+            dice.choice(["/v1/messages", "/v1/chat/completions", "/v1/responses"]),
             dice.choice([MODEL, OPENAI_MODEL]),
         )
         leaves, stream = dice.random() < 0.15, dice.random() < 0.6
         words = {"text": f"word{number} " * dice.randint(1, 60), "delay_ms": dice.choice([0, 1, 2])}
-        body = {
-            "model": model,
-            "max_tokens": dice.choice([50, 200, 400]),
-            "stream": stream,
-            "messages": [{"role": "user", "content": script(words)}],
-        }
+        said, limit = [{"role": "user", "content": script(words)}], dice.choice([50, 200, 400])
+        body: dict[str, Any] = {"model": model, "stream": stream}
+        if path == "/v1/responses":
+            body |= {"input": said, "max_output_tokens": limit}
+        else:
+            body |= {"messages": said, "max_tokens": limit}
         try:
             async with user.session.post(
                 user.base_url + path, json=body, headers={"x-api-key": user.key}
