@@ -7,6 +7,7 @@ this version does not know survive a round trip. What is ours is typed.
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from qlaud_actors.providers.pricing import UNPRICED, Timeline
 from qlaud_actors.usage import Price, Usage
 
 Block: TypeAlias = dict[str, Any]
@@ -125,6 +126,8 @@ class Provider:
     """The most that one image of any size is billed as, in input tokens."""
     on_request: bool = False
     """Offered only when it is given a base URL: a provider that nobody gets by accident."""
+    surfaces: tuple[str, ...] = ()
+    """Dialects beside its wire in which its models can be asked: requests in them pass as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +154,12 @@ class Model:
     """The most that one image is billed as, where this model differs from its provider."""
     fallbacks: tuple[str, ...] = ()
     """Slugs of models to ask when no host of this one answers."""
+    surfaces: tuple[str, ...] = ()
+    """As its provider's, where it is not said otherwise for this model."""
+    scheduled: Timeline = ()
+    """Prices that the files announce, by their beginning; `price` is the one in force."""
+
+    @property
+    def priced(self) -> bool:
+        """Whether anybody has said what it costs."""
+        return self.price.version != UNPRICED.version

@@ -50,6 +50,8 @@ def _tool(tool: Block) -> ToolSpec:
         case {"type": "function", "function": {"name": str(name)} as function}:
             extra = {name: tool[name] for name in ("cache_control",) if tool.get(name)}
             schema = function.get("parameters") or NO_PARAMETERS
+            if not isinstance(schema, dict):
+                raise InvalidRequest(f"The parameters of the function {name[:64]!r} must be an object.")
             if function.get("strict"):
                 extra["strict"] = True
                 schema = for_anthropic(schema)

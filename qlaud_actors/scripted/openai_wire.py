@@ -11,7 +11,7 @@ from qlaud_actors.scripted import openai_checks, openai_read
 from qlaud_actors.scripted.plan import Piece, Plan, Usage
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
-from qlaud_actors.scripted.wire import bearer
+from qlaud_actors.scripted.wire import Answer, bearer
 
 _REASONS = {
     "end_turn": "stop",
@@ -68,7 +68,7 @@ class OpenAIWire:
         """A failure of the vendor's."""
         return self.fault(500, None)
 
-    def answer(self, view: View, plan: Plan) -> "OpenAIAnswer":
+    def answer(self, view: View, plan: Plan) -> Answer:
         """The planned answer."""
         return OpenAIAnswer(view, plan)
 

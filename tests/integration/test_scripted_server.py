@@ -168,6 +168,29 @@ async def test_openai_gives_as_many_answers_as_asked(server: ScriptedServer, gpt
     assert all(chunk.usage is None for chunk in chunks)
 
 
+async def test_responses_answers_and_streams(server: ScriptedServer, gpt: openai.AsyncOpenAI) -> None:
+    """Thought, text and calls come as items in both forms; usage and bill agree, cached tokens in the sum."""
+    usage = {"input": 20, "output": 30, "cache_read": 100, "cache_write": 7}
+    asked = script({"thinking": "Hm.", "text": "one two", **CALL, "usage": usage})
+    tool = {"type": "function", "strict": False, **FUNCTION["function"]}
+    given: dict[str, Any] = {"model": "any", "input": asked, "tools": [tool], "store": False}
+    whole = await gpt.responses.create(**given)
+    async with gpt.responses.stream(**given) as stream:
+        events = [event async for event in stream]
+        streamed = await stream.get_final_response()
+    for response in (whole, streamed):
+        assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
+        assert response.output_text == "one two"
+        assert response.usage is not None
+        assert response.usage.input_tokens == 127
+        assert response.usage.input_tokens_details.cached_tokens == 100
+        assert response.usage.output_tokens_details.reasoning_tokens == 1
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [(row["wire"], row["input"], row["cache_write"]) for row in server.bill()["rows"]] == [
+        ("responses", 20, 7)
+    ] * 2
+
+
 async def test_output_stops_at_max_tokens(
     server: ScriptedServer, claude: anthropic.AsyncAnthropic, gpt: openai.AsyncOpenAI
 ) -> None:

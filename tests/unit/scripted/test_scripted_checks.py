@@ -1,10 +1,10 @@
-"""What both vendors refuse, in the words clients look for."""
+"""What the vendors refuse, in the words clients look for."""
 
 from typing import Any
 
 import pytest
 
-from qlaud_actors.scripted import anthropic_checks, openai_checks
+from qlaud_actors.scripted import anthropic_checks, openai_checks, responses_checks
 from qlaud_actors.scripted.anthropic_pairs import sign
 from qlaud_actors.scripted.refusal import Refusal
 
@@ -251,3 +251,55 @@ def test_openai_refuses(body: dict[str, Any], words: str, param: str) -> None:
     assert caught.value.status == 400
     assert words in caught.value.message
     assert caught.value.param == param
+
+
+def responses(*items: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A Responses request; a greeting unless told otherwise."""
+    return {"model": "m", "input": list(items or (HELLO,)), "store": False, **fields}
+
+
+R_CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "get", "arguments": "{}"}
+R_OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "12"}
+R_THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAAx"}
+R_TOOL = {"type": "function", "name": "get", "parameters": {"type": "object"}, "strict": True}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "m", "input": "Hi"},
+        responses({"role": "developer", "content": "x"}, HELLO, R_THOUGHT, R_CALL, R_OUTPUT, HELLO),
+        responses(tools=[R_TOOL], tool_choice={"type": "function", "name": "get"}, stream=True),
+    ],
+)
+def test_responses_lets_good_requests_pass(body: dict[str, Any]) -> None:
+    """Histories with thoughts and calls, and forced tools, are fine."""
+    responses_checks.check(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"model": "m"}, "Missing required parameter: 'input'."),
+        (responses(messages=[]), "Unknown parameter: 'messages'."),
+        (responses({**R_CALL, "extra_content": 1}, R_OUTPUT), "Unknown parameter: 'input[0].extra_content'."),
+        (responses(max_output_tokens=15), "Expected a value >= 16, but got 15"),
+        (responses({"role": "bot", "content": "x"}), "Supported values are"),
+        (responses(user({"type": "output_text", "text": "x"})), "Supported values are"),
+        (responses({**HELLO, "id": "chatcmpl-1"}), "Expected an ID that begins with 'msg'"),
+        (responses(HELLO, R_CALL), "No tool output found for function call call_1"),
+        (responses(HELLO, R_OUTPUT), "No tool call found for function call output with call_id call_1"),
+        (responses({**R_THOUGHT, "encrypted_content": "qlaud1:x"}), "could not be verified"),
+        (responses({"type": "reasoning", "id": "rs_1", "summary": []}), "Items are not persisted"),
+        (responses({"type": "brand_new"}), "Invalid value: 'brand_new'"),
+        (responses(tools=[{**R_TOOL, "name": "linear/list"}]), "string does not match pattern"),
+        (responses(tool_choice={"type": "function", "name": "x"}), "Tool choice 'x' not found"),
+        (responses(text={"format": {"type": "json_schema", "schema": {}}}), "'text.format.name'"),
+    ],
+)
+def test_responses_refuses(body: dict[str, Any], words: str) -> None:
+    """Each fault is a 400 with the vendor's words."""
+    with pytest.raises(Refusal) as caught:
+        responses_checks.check(body)
+    assert caught.value.status == 400
+    assert words in caught.value.message
