@@ -23,6 +23,15 @@ KEYS = {
 }
 
 
+REDONE = """
+    SELECT s.call FROM seen_holds s JOIN turns t ON t.id = s.turn_id WHERE t.epoch > 1
+    UNION SELECT s.call FROM seen_holds s
+     WHERE s.turn_id IS NULL AND s.key_id IN (SELECT key_id FROM jobs)
+       AND s.owner NOT IN (SELECT owner FROM doors) AND s.call NOT IN (SELECT call_id FROM jobs)
+"""
+"""A job names its last call; the calls that it made before are those of workers which it does not name."""
+
+
 @dataclass(frozen=True)
 class Account:
     """What one purse was limited to, and what was spent of it by whose reckoning."""
@@ -72,7 +81,7 @@ class Books:
     payers: dict[str, uuid.UUID]
     """Whose money that was."""
     redone: set[str]
-    """Calls of turns that another worker took over."""
+    """Calls of turns and jobs that were made again, by another worker or after a lost connection."""
     budgets: dict[str, Any]
 
     def since(self, earlier: "Books") -> "Books":
@@ -92,9 +101,7 @@ class Books:
         events = await stack.query("SELECT * FROM usage_events")
         ledger = await stack.query("SELECT id, amount_nanos FROM ledger_entries WHERE kind = 'usage'")
         seen = await stack.query("SELECT call, key_id, max(amount) AS most FROM seen_holds GROUP BY 1, 2")
-        redone = await stack.query(
-            "SELECT DISTINCT s.call FROM seen_holds s JOIN turns t ON t.id = s.turn_id WHERE t.epoch > 1"
-        )
+        redone = await stack.query(REDONE)
         budgets = await stack.query("SELECT * FROM budgets")
         return cls(
             {str(row["id"]): row for row in events},
