@@ -34,12 +34,12 @@ async def test_other_errors_are_not_waited_for() -> None:
     """A mistake of ours is told at once; a database that stays away, once patience ends."""
 
     async def wrong() -> None:
-        raise ValueError
+        raise ValueError("wrong")
 
     async def away() -> None:
         raise ConnectionRefusedError
 
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="wrong"):
         await persistently(wrong)
     with pytest.raises(ConnectionRefusedError):
         await persistently(away, 0.05)
