@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from cluster import books_agree
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from race_clients import FAULTS, MODELS, Crowd, Mix, purses_for
@@ -95,6 +96,7 @@ async def run(stack: RaceStack, mix: Mix, blows: list[tuple[float, str, int]]) -
     await stack.settled()
     await crowd.drain()
     await stack.settled()
+    await books_agree(stack.postgres.program.url)
     verdict = judge(stack.scripted.bill(), (await Books.of(stack)).since(known), crowd.purses, stack.victims)
     if crowd.heard.wrongly_refused:
         verdict.complaints.append(f"refused, though there was enough: {crowd.heard.wrongly_refused[:3]}")
