@@ -57,6 +57,8 @@ class Settings:
     drain_seconds: float = 5.0
     max_body_bytes: int = 32 * 1024 * 1024
     provider_attempts: int = 3
+    jobs_per_worker: int = 100
+    retention_days: int = 7
     log_level: str = "info"
     log_format: str = "json"
     public_url: str | None = None
@@ -93,6 +95,8 @@ class Settings:
             drain_seconds=read.number("QLAUD_DRAIN_SECONDS", 5.0, 0.0, 3600.0),
             max_body_bytes=read.integer("QLAUD_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 2**31),
             provider_attempts=read.integer("QLAUD_PROVIDER_ATTEMPTS", 3, 1, 10),
+            jobs_per_worker=read.integer("QLAUD_JOBS_PER_WORKER", 100, 0, 100_000),
+            retention_days=read.integer("QLAUD_RETENTION_DAYS", 7, 1, 3650),
             log_level=read.choice("QLAUD_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("QLAUD_LOG_FORMAT", "json", ("json", "console")),
             public_url=read.url("QLAUD_PUBLIC_URL", ("http", "https")),

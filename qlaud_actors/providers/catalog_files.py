@@ -23,6 +23,9 @@ Capability: TypeAlias = Literal[
 ]
 """As `/v1/catalog` names them; `reasoning_replay` (the model wants its thoughts back) is for our wire."""
 
+Surface: TypeAlias = Literal["responses"]
+"""Dialects that a host may offer beside its wire (`wires.SURFACES`)."""
+
 logger = get_logger(__name__)
 
 
@@ -49,6 +52,7 @@ class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     description: str = ""
     task: Literal["text-generation"] = "text-generation"
     image_tokens: Count | None = None
+    surfaces: tuple[Surface, ...] | None = None
 
     def model(self, provider: Provider) -> Model:
         """The model that this row describes."""
@@ -70,6 +74,7 @@ class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
             image_tokens=self.image_tokens,
             fallbacks=self.fallbacks,
             scheduled=tuple(row.dated(provider.slug, self.slug) for row in self.scheduled),
+            surfaces=provider.surfaces if self.surfaces is None else self.surfaces,
         )
 
 
@@ -87,6 +92,8 @@ class ProviderFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requires_key: bool = True
     image_tokens: Count = 5_000
     on_request: bool = False
+    surfaces: tuple[Surface, ...] = ()
+    """Dialects beside the wire that its hosts speak, too."""
 
     def provider(self) -> Provider:
         """The provider that this file describes."""

@@ -126,6 +126,8 @@ class Provider:
     """The most that one image of any size is billed as, in input tokens."""
     on_request: bool = False
     """Offered only when it is given a base URL: a provider that nobody gets by accident."""
+    surfaces: tuple[str, ...] = ()
+    """Dialects beside its wire in which its models can be asked: requests in them pass as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ class Model:
     """The most that one image is billed as, where this model differs from its provider."""
     fallbacks: tuple[str, ...] = ()
     """Slugs of models to ask when no host of this one answers."""
+    surfaces: tuple[str, ...] = ()
+    """As its provider's, where it is not said otherwise for this model."""
     scheduled: Timeline = ()
     """Prices that the files announce, by their beginning; `price` is the one in force."""
 

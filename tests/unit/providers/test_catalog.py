@@ -178,6 +178,17 @@ def test_a_file_of_the_operator_changes_what_it_names(tmp_path: Path) -> None:
     assert told == [("acme", "acme.toml", ["acme-1"]), ("rival", None, ["rival-1"])]
 
 
+def test_surfaces_are_the_providers_or_the_models_own(tmp_path: Path) -> None:
+    """A dialect beside the wire is said once for a provider, or otherwise for one of its models."""
+    offering = GOOD.replace('wire = "openai"', 'wire = "openai"\nsurfaces = ["responses"]')
+    assert Catalog.load({}, {"acme.toml": GOOD}).resolve("acme-1").surfaces == ()
+    assert Catalog.load({}, {"acme.toml": offering}).resolve("acme-1").surfaces == ("responses",)
+    (tmp_path / "own.toml").write_text('slug = "acme"\n[[models]]\nslug = "acme-1"\nsurfaces = []')
+    assert Catalog.load({}, {"acme.toml": offering}, tmp_path).resolve("acme-1").surfaces == ()
+    with pytest.raises(CatalogError, match="surfaces"):
+        parse("acme.toml", offering.replace("responses", "telepathy"))
+
+
 def test_a_self_hosted_server_is_a_url_and_a_file(tmp_path: Path) -> None:
     """Whoever names models for it gets them, without a key, where the file or the environment says."""
     row = GOOD[GOOD.index("[[models]]") :].replace("acme-1", "llama").replace("1_000_000", "0")
