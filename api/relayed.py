@@ -7,8 +7,10 @@ from aiohttp import web
 
 from api.context import REQUEST_ID, caller, services
 from api.errors import error_frame
+from api.middleware import authenticate_again
 from api.sse import HEADERS, HEARTBEAT
 from qlaud_actors import metrics
+from qlaud_actors.billing.model import KeyChanged
 from qlaud_actors.errors import QlaudError
 from qlaud_actors.gateway.asks import Ask
 from qlaud_actors.gateway.relay import Carriage
@@ -20,6 +22,14 @@ async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
     What goes wrong before the first byte is a plain HTTP error, also for a stream. A client that leaves
     ends nothing but its own response.
     """
+    try:
+        return await _carried(request, ask)
+    except KeyChanged:  # nothing was held, nothing was asked
+        await authenticate_again(request)
+        return await _carried(request, ask)
+
+
+async def _carried(request: web.Request, ask: Ask) -> web.StreamResponse:
     hub, key = services(request), caller(request)
     async with hub.limits.admit(key, hub.relay.admission.tokens(key, ask)) as admitted:
         carriage = hub.relay.start(key, ask)

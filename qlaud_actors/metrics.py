@@ -1,5 +1,7 @@
 """What Prometheus sees. Labels are few and closed; ids and names of people never become labels."""
 
+from functools import cache
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -38,6 +40,9 @@ STREAMS_OPEN = Gauge("qlaud_streams_open", "SSE responses open at this front doo
 REQUESTS = Counter(
     "qlaud_http_requests", "Requests, by route and status.", ["route", "status"], registry=REGISTRY
 )
+requests = cache(REQUESTS.labels)
+"""The counter of a route and a status: looked up once, for it runs on every request."""
+
 QUEUE_TURNS = Gauge("qlaud_queue_turns", "Turns in the mailboxes, by status.", ["status"], registry=REGISTRY)
 QUEUE_AGE = Gauge("qlaud_queue_age_seconds", "Age of the oldest queued turn.", registry=REGISTRY)
 

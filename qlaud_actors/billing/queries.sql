@@ -1,14 +1,14 @@
--- name: place_hold
--- Set money aside: as much of what is wanted as the limits afford, at least the floor.
-SELECT * FROM place_hold_v3($1, $2, $3, $4, $5, $6);
+-- name: place_holds
+-- Set money aside for calls: for each as much of what it wants as the limits afford, at least its floor.
+SELECT * FROM place_holds_v1($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: change_hold
 -- Hold another amount for the same call.
-SELECT * FROM change_hold_v1($1, $2, $3, $4, $5, $6);
+SELECT * FROM change_hold_v2($1, $2, $3, $4, $5, $6);
 
--- name: settle_hold
--- Turn a call's hold into spend and a ledger entry.
-SELECT * FROM settle_hold_v3($1, $2, $3);
+-- name: settle_calls
+-- Turn the holds of calls into spend, usage events and ledger entries.
+SELECT * FROM settle_calls_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
 
 -- name: release_holds
 -- Give holds back; returns how many there still were.
@@ -33,21 +33,6 @@ SELECT h.id FROM holds h
  WHERE h.turn_id IS NULL
    AND NOT EXISTS (SELECT FROM processes p WHERE p.id = h.owner AND p.alive_until > now())
  ORDER BY h.created_at LIMIT 500;
-
--- name: insert_usage_event
--- One metered call, not charged yet; the same call, or step of a turn, is never written twice (then no id
--- comes back).
-INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug, provider_slug,
-                          input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
-                          cache_write_1h_tokens, provider_cost_picos, cost_nanos,
-                          price_version, markup_bps, estimated, latency_ms, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $15, $16, $17, $18, $19)
-ON CONFLICT DO NOTHING
-RETURNING id;
-
--- name: settlement
--- What a call was charged.
-SELECT cost_nanos AS charged, overrun_nanos AS overrun FROM usage_events WHERE id = $1;
 
 -- name: insert_attempts
 -- Candidates that did not answer a call.

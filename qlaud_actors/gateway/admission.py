@@ -15,9 +15,10 @@ from typing import Protocol
 import msgspec
 
 from qlaud_actors.billing import meter
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.model import Charge, Hold, Settlement
 from qlaud_actors.db.persist import persistently
-from qlaud_actors.db.pool import Connection, ConnectionLost, Pool
+from qlaud_actors.db.pool import Connection, ConnectionLost
 from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
@@ -72,13 +73,11 @@ class Answer(Protocol):
 class Admission:
     """Admits requests; one for each process."""
 
-    pool: Pool
+    money: GroupCommit
     catalog: Catalog
     caller: Caller
     fallback: Fallback
     markup_bps: int
-    process: uuid.UUID
-    """Whose holds these are, for as long as it lives (`billing/presence.py`)."""
 
     async def admit(self, key: ApiKey, ask: Ask, call_id: uuid.UUID | None = None) -> "Ticket":
         """Set the worst case of a request aside, with fewer output tokens where the money affords no more.
@@ -119,7 +118,8 @@ class Admission:
         return input_estimate(quote.request, quote.model) + min(quote.worst.max_tokens, LIKELY_TOKENS)
 
     def _candidates(self, key: ApiKey, ask: Ask) -> Hosts:
-        lifecycle.precheck(key)
+        if key.remembered is None:  # else these figures are old, and the hold knows better
+            lifecycle.precheck(key)
         healthy, allowed = self.fallback.healthy, key.limits.allows
         found = candidates(self.catalog, ask.slug, healthy, ask.fallbacks, allowed, limited=key.limited)
         self.catalog.require_configured(found[0])
@@ -167,28 +167,23 @@ class Ticket:
     @property
     def remaining_nanos(self) -> int | None:
         """What the key may still spend, other requests' holds apart; None without a cap."""
-        key = self.key
-        if key.limit_nanos is None:
+        if self.hold is None or self.hold.left_nanos is None:
             return None
-        return max(0, key.limit_nanos - key.spent_nanos - key.held_nanos - self.charged_nanos)
+        return max(0, self.hold.left_nanos - self.charged_nanos)
 
     async def hold_for(self, model: Model) -> None:
         """Hold what this candidate costs, instead of what the one before did.
 
-        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked.
+        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked; KeyChanged.
         """
         if self.hold and self.quoted.model is model:
             return
         quote = self.ask.quote(model, self.admission.markup_bps)
-        pool, owner = self.admission.pool, self.admission.process
+        money, key, worst, floor = self.admission.money, self.key, quote.worst, quote.floor_tokens
         if self.quote is None:
-            place = meter.hold(
-                pool, self.key.id, None, quote.worst, quote.floor_tokens, call_id=self.call_id, owner=owner
-            )
+            place = money.hold(self.call_id, key.id, worst, floor, key.remembered)
         else:
-            place = meter.change_hold(
-                pool, self.call_id, self.key.id, None, quote.worst, quote.floor_tokens, owner=owner
-            )
+            place = meter.change_hold(money.pool, self.call_id, key.id, None, worst, floor, owner=money.owner)
         self.hold = None  # a refusal leaves nothing held
         self.hold = await place
         self.quote = quote
@@ -212,7 +207,7 @@ class Ticket:
             return
         self.used = self.call.current.billable() if self.call.current else None
         try:
-            await persistently(lambda: self._write(status, transaction or self._transaction), SETTLE_SECONDS)
+            await persistently(lambda: self._write(status, transaction), SETTLE_SECONDS)
         except ConnectionLost:
             logger.error("settlement_lost", hold=str(self.call_id), model=self.model.slug)  # noqa: TRY400
         else:
@@ -220,19 +215,22 @@ class Ticket:
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self.admission.pool.acquire() as connection, connection.transaction():
+        async with self.admission.money.pool.acquire() as connection, connection.transaction():
             yield connection
 
-    async def _write(self, status: int, transaction: Transaction) -> None:
-        usage, attempts = self.used, self.call.attempts
-        async with transaction() as connection:
-            if usage is None:
-                await meter.release(connection, [self.call_id])
-            else:
-                charge = self._charge(usage, status)
-                self.settlement = await meter.settle(connection, self.call_id, charge)
-            await meter.note_attempts(connection, self.call_id, self.key.id, attempts)
-        if usage is not None:
+    async def _write(self, status: int, transaction: Transaction | None) -> None:
+        charge = self._charge(self.used, status) if self.used else None
+        failed = any(one.error for one in self.call.attempts)
+        if charge and not failed and transaction is None:
+            self.settlement = await self.admission.money.settle(self.call_id, charge)
+        else:
+            async with (transaction or self._transaction)() as connection:
+                if charge:
+                    self.settlement = await meter.settle(connection, self.call_id, charge)
+                else:
+                    await meter.release(connection, [self.call_id])
+                await meter.note_attempts(connection, self.call_id, self.key.id, self.call.attempts)
+        if charge:
             meter.count(charge, self.settlement)
 
     def _charge(self, usage: Usage, status: int) -> Charge:

@@ -12,6 +12,7 @@ from aiohttp import web
 from front_door import Door, front_door
 from provider_double import END, OVERLOADED, START, TEXT, Answer, Provider, refuse, running_provider, stream
 
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.gateway import pipe
 from qlaud_actors.gateway import relay as relay_module
@@ -95,7 +96,8 @@ async def relayed(pool: Pool) -> AsyncIterator[Relayed]:
             return
 
         fallback = Fallback(RetryPolicy(3), sleep=sleep)
-        relay = Relay(Admission(pool, catalog, Caller(client, catalog), fallback, 700, new_uuid()))
+        money, caller = GroupCommit(pool, new_uuid()), Caller(client, catalog)
+        relay = Relay(Admission(money, catalog, caller, fallback, 700))
         stack.push_async_callback(relay.close)
         stack.callback(provider.released.set)
         door = await stack.enter_async_context(
@@ -403,3 +405,29 @@ async def test_a_responses_limit_is_clamped_to_the_money(relayed: Relayed) -> No
     poor = await relayed.door.mint(max_spend_usd=0.0003)
     status, answer = await relayed.door.ask("POST", RESPONSES, body, key=poor["secret"])
     assert (status, answer["error"]["code"]) == (402, "key_cap_exceeded")
+
+
+async def test_a_change_of_a_key_counts_from_its_next_request(relayed: Relayed) -> None:
+    """Also for a key that was verified a moment ago and is remembered: its cap, its models, its end."""
+    relayed.provider.answers += [whole(MESSAGE)] * 9
+    made = await relayed.door.mint(max_spend_usd=5)
+    path = f"/v1/keys/{made['id']}"
+
+    async def status() -> int:
+        return (await relayed.post(CLAUDE, made["secret"]))[0]
+
+    async def patch(**fields: Any) -> None:
+        assert (await relayed.door.ask("PATCH", path, fields))[0] == 200
+
+    assert [await status() for _ in range(3)] == [200] * 3
+    await patch(max_spend_usd=0)
+    assert await status() == 402
+    await patch(max_spend_usd=5)
+    assert await status() == 200
+    await patch(allowed_models=[GPT])
+    assert await status() == 403
+    await patch(allowed_models=None)
+    assert [await status() for _ in range(3)] == [200] * 3
+    assert (await relayed.door.ask("DELETE", path))[0] in (200, 204)
+    assert await status() == 401
+    await relayed.settled(rows=7)

@@ -8,6 +8,7 @@ from aiohttp import web
 from front_door import front_door
 from provider_double import running_provider
 
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.report import Span
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.gateway.admission import Admission
@@ -66,7 +67,8 @@ async def test_an_unpriced_model_is_for_unlimited_keys(pool: Pool, tmp_path: Pat
         (tmp_path / "own.toml").write_text(OWN.format(url=provider.url))
         catalog = Catalog.load({}, directory=tmp_path)
         fallback = Fallback(RetryPolicy(1))
-        relay = Relay(Admission(pool, catalog, Caller(client, catalog), fallback, 700, new_uuid()))
+        money = GroupCommit(pool, new_uuid())
+        relay = Relay(Admission(money, catalog, Caller(client, catalog), fallback, 700))
         async with front_door(
             pool, catalog=catalog, relay=relay, limits=Unpaced(), fallback=fallback
         ) as door:

@@ -14,6 +14,7 @@ from aiohttp import web
 from front_door import Door, front_door
 from provider_double import END, START, TEXT, Answer, Provider, refuse, running_provider, stream
 
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.connectors.vault import Vault
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.deferred import queue
@@ -133,7 +134,8 @@ async def office(pool: Pool, vault: Vault) -> AsyncIterator[Office]:
             woken.extend(ids)
 
         def admission() -> Admission:
-            return Admission(pool, catalog, caller, Fallback(RetryPolicy(1)), 700, new_uuid())
+            money = GroupCommit(pool, new_uuid())
+            return Admission(money, catalog, caller, Fallback(RetryPolicy(1)), 700)
 
         def runner(**changes: Any) -> JobRunner:
             made = JobRunner(replace(settings, **changes), pool, pool, admission(), wake)
