@@ -9,11 +9,11 @@ from api.context import REQUEST_ID, caller, services
 from api.errors import error_frame
 from api.middleware import authenticate_again
 from api.sse import HEADERS, HEARTBEAT
-from qlaud_actors import metrics
+from qlaud_actors import log, metrics
 from qlaud_actors.billing.model import KeyChanged
 from qlaud_actors.errors import QlaudError
 from qlaud_actors.gateway.asks import Ask
-from qlaud_actors.gateway.relay import Carriage
+from qlaud_actors.gateway.relay import Carriage, Whole
 
 
 async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
@@ -32,14 +32,18 @@ async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
 async def _carried(request: web.Request, ask: Ask) -> web.StreamResponse:
     hub, key = services(request), caller(request)
     async with hub.limits.admit(key, hub.relay.admission.tokens(key, ask)) as admitted:
+        if not ask.stream:
+            whole = Whole(key, ask)
+            try:
+                await hub.relay.whole(whole)
+            finally:
+                admitted.used = whole.tokens_used
+            headers = {"content-type": "application/json", **admitted.headers, **_told(whole)}
+            return web.Response(body=whole.body, headers=headers)
         carriage = hub.relay.start(key, ask)
-        chunks = carriage.chunks(hub.settings.heartbeat_seconds)
         try:
-            if ask.stream:
-                return await _stream(request, carriage, chunks, admitted.headers)
-            body = b"".join([chunk async for chunk in chunks if chunk])
-            headers = {**admitted.headers, **carriage.headers()}
-            return web.Response(body=body, content_type="application/json", headers=headers)
+            chunks = carriage.chunks(hub.settings.heartbeat_seconds)
+            return await _stream(request, carriage, chunks, admitted.headers)
         finally:
             carriage.leave()
             admitted.used = carriage.tokens_used
@@ -49,7 +53,7 @@ async def _stream(
     request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
 ) -> web.StreamResponse:
     first = await anext(chunks, b"")
-    response = web.StreamResponse(headers={**HEADERS, **headers, **carriage.headers()})
+    response = web.StreamResponse(headers={**HEADERS, **headers, **_told(carriage)})
     metrics.STREAMS_OPEN.inc()
     try:
         with contextlib.suppress(ConnectionResetError):
@@ -66,3 +70,11 @@ async def _stream(
     finally:
         metrics.STREAMS_OPEN.dec()
     return response
+
+
+def _told(carriage: Carriage) -> dict[str, str]:
+    """The headers of an answer; whose answer it is stands in the request's log line too."""
+    if carriage.ticket is not None:
+        model = carriage.ticket.model
+        log.bind(model=model.slug, provider=model.provider.slug)
+    return carriage.headers()

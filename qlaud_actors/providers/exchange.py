@@ -137,8 +137,9 @@ class _LogLine:
         self._said = getattr(error, "__notes__", None)
 
     def write(self) -> None:
-        """Log it."""
-        logger.info(
+        """Log it; the request's own line tells of those that went well."""
+        tell = logger.debug if self.outcome == "complete" else logger.info
+        tell(
             "provider_call",
             provider=self._model.provider.slug,
             model=self._model.slug,
