@@ -16,6 +16,7 @@ import re
 import sys
 import tomllib
 import types
+from collections.abc import Iterable
 from decimal import Decimal
 from importlib import import_module, metadata
 from pathlib import Path
@@ -31,6 +32,17 @@ BUCKETS = {
     "cache_write_1h": "cache_write_1h_mtok",
 }
 PICOS_PER_USD_PER_MTOK = 1_000_000
+UNITS = {
+    "image_input": ("input_image_mtok",),
+    "image_output": ("output_image_mtok", "output_mtok"),
+    "audio_input": ("input_audio_mtok",),
+    "audio_output": ("output_audio_mtok", "output_mtok"),
+    "characters": ("input_mchars",),
+    "audio_ms": ("input_audio_hours",),
+}
+"""Where the price of a unit is: the first field that a model has. A row says which units it is billed in."""
+
+MS_PER_HOUR = 3_600_000
 
 Rates = dict[str, int]
 Tiers = dict[int, Rates]
@@ -80,11 +92,15 @@ def update(name: str, text: str, data: dict[tuple[str, str], Any], version: str,
         if found and model is None:
             print(f"{name}: {entry['slug']}: {found[2]}/{found[3]} is not in genai-prices {version}")
         if found and model:
+            source = f"genai-prices {version}: {found[2]}/{found[3]}{found[4]}"
             rates, tiers = prices(model, date)
             if (rates, tiers) != stored(entry):
                 print(f"{name}: {entry['slug']}: {stored(entry)} became {(rates, tiers)}")
-                source = f"genai-prices {version}: {found[2]}/{found[3]}{found[4]}"
                 row = rewrite(row, rates, tiers, source, date)  # noqa: PLW2901 - the row's new text
+            units = unit_prices(model, date, entry.get("units", {}))
+            if units != entry.get("units", {}):
+                print(f"{name}: {entry['slug']}: {entry['units']} became {units}")
+                row = rewrite_units(row, units, source, date)  # noqa: PLW2901 - the row's new text
         updated.append(row)
     return "[[models]]\n".join([head, *updated])
 
@@ -108,7 +124,19 @@ def prices(model: Any, date: dt.date) -> tuple[Rates, Tiers]:
             _raise_to(rates, bucket, getattr(value, "base", value))
             for tier in getattr(value, "tiers", ()):
                 _raise_to(tiers.setdefault(tier.start, {}), bucket, tier.price)
-    return rates, dict(sorted(tiers.items()))
+    return {"input": 0, "output": 0, **rates}, dict(sorted(tiers.items()))
+
+
+def unit_prices(model: Any, date: dt.date, names: Iterable[str]) -> Rates:
+    """Pico-USD of each of these units at noon."""
+    price = vars(model.get_prices(dt.datetime.combine(date, dt.time(12), dt.UTC)))
+    found: Rates = {}
+    for name in names:
+        usd = next((price[field] for field in UNITS[name] if price.get(field) is not None), None)
+        if usd is not None:
+            per_hour = usd * PICOS_PER_USD_PER_MTOK * 1_000_000 / MS_PER_HOUR
+            _raise_to(found, name, per_hour / PICOS_PER_USD_PER_MTOK if name == "audio_ms" else usd)
+    return found
 
 
 def _raise_to(rates: Rates, bucket: str, usd_per_mtok: Decimal) -> None:
@@ -129,6 +157,18 @@ def rewrite(row: str, rates: Rates, tiers: Tiers, source: str, date: dt.date) ->
         lines.append(f"tiers = [{', '.join(steps)}]")
     row = re.sub(r"^tiers = .*\n", "", row, flags=re.MULTILINE)
     row = re.sub(r"^price = .*$", "\n".join(lines), row, flags=re.MULTILINE)
+    return dated(row, source, date)
+
+
+def rewrite_units(row: str, units: Rates, source: str, date: dt.date) -> str:
+    """A row's text with other prices of its units, which stand on one line."""
+    spelled = ", ".join(f"{name} = {picos:_}" for name, picos in units.items())
+    row = re.sub(r"^units = .*$", f"units = {{ {spelled} }}", row, flags=re.MULTILINE)
+    return dated(row, source, date)
+
+
+def dated(row: str, source: str, date: dt.date) -> str:
+    """A row's text with where and when its price was read."""
     row = re.sub(r"^source = .*$", f'source = "{source}"', row, flags=re.MULTILINE)
     return re.sub(r"^checked = .*$", f"checked = {date.isoformat()}", row, flags=re.MULTILINE)
 

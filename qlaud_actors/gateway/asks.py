@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.priced import refuse_audio, require_own_context, require_priced
+from qlaud_actors.gateway.typed import typed
 from qlaud_actors.providers import from_anthropic, from_openai
 from qlaud_actors.providers.anthropic import API_VERSION
 from qlaud_actors.providers.dialects import dialect_of, price_limit
@@ -17,8 +18,6 @@ from qlaud_actors.providers.model import Model, ModelEvent, ModelReply, ModelReq
 from qlaud_actors.providers.passage import RawRequest
 from qlaud_actors.providers.to_anthropic import AnthropicWriter
 from qlaud_actors.providers.to_openai import OpenAIWriter
-
-T = TypeVar("T")
 
 COUNT_PATH = "/v1/messages/count_tokens"
 
@@ -79,7 +78,7 @@ class AnthropicAsk:
     @classmethod
     def of(cls, body: dict[str, Any], version: str | None, betas: str | None) -> "AnthropicAsk":
         """Read a body. Raises InvalidRequest, also for what no hold covers."""
-        read = _typed(body, MessagesBody)
+        read = typed(body, MessagesBody)
         require_priced(body, read.tools or [])
         headers = {"anthropic-version": version or API_VERSION}
         return cls(body, read, {**headers, "anthropic-beta": betas} if betas else headers)
@@ -134,7 +133,7 @@ class OpenAIAsk:
     @classmethod
     def of(cls, body: dict[str, Any]) -> "OpenAIAsk":
         """Read a body. Raises InvalidRequest, also for what no hold covers."""
-        read = _typed(body, ChatBody)
+        read = typed(body, ChatBody)
         require_priced(body, read.tools or [])
         refuse_audio(read.messages)
         return cls(body, read)
@@ -188,10 +187,3 @@ class OpenAIAsk:
         """Writes the answer of a model of another wire."""
         return OpenAIWriter(model.slug, include_usage=self.include_usage)
 
-
-def _typed(body: dict[str, Any], kind: type[T]) -> T:
-    try:
-        return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
-        problem, _, where = str(error).partition(" - at `$.")
-        raise InvalidRequest(f"`{where[:-1]}`: {problem}." if where else f"{problem}.") from None

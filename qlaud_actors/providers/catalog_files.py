@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from qlaud_actors.log import get_logger
+from qlaud_actors.providers.media_rows import MediaRow, Task, UnitName, UnitPicos, task_problem
 from qlaud_actors.providers.model import Model, Provider
 from qlaud_actors.providers.wires import WIRES
 from qlaud_actors.usage import Price, Rates, Tier
@@ -72,7 +73,8 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slug: Slug
     display_name: Text
     context_window: Count
-    max_output_tokens: Count
+    max_output_tokens: Annotated[int, Meta(ge=0, le=100_000_000)]
+    """Of text; none where a model puts out something else."""
     capabilities: tuple[Capability, ...]
     price: RatesRow
     source: Text
@@ -85,8 +87,11 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Models to ask when no host of this one answers, in this order."""
     author: Text | None = None
     description: str = ""
-    task: Literal["text-generation"] = "text-generation"
+    task: Task = "text-generation"
     image_tokens: Count | None = None
+    units: dict[UnitName, UnitPicos] = {}
+    """Pico-USD for each unit that is billed beside text tokens."""
+    media: MediaRow = MediaRow()
 
     def model(self, provider: Provider) -> Model:
         """The model that this row describes."""
@@ -101,7 +106,7 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context_window=self.context_window,
             max_output_tokens=self.max_output_tokens,
             capabilities=self.capabilities,
-            price=Price(self.price.rates(), tiers, version, self.per_call),
+            price=Price(self.price.rates(), tiers, version, self.per_call, self.units),
             source=self.source,
             checked=checked,
             author=self.author or provider.display_name,
@@ -109,6 +114,7 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             task=self.task,
             image_tokens=self.image_tokens,
             fallbacks=self.fallbacks,
+            media=self.media.limits(),
         )
 
 
@@ -198,7 +204,7 @@ def _overlay(name: str, under: dict[str, Any], own: dict[str, Any]) -> dict[str,
     rows = {str(row.get("slug")): row for row in under.get("models", ())}
     for row in own.get("models", ()):
         slug = str(row.get("slug"))
-        if {"price", "tiers", "per_call"} & row.keys() and not {"source", "checked"} <= row.keys():
+        if {"price", "tiers", "per_call", "units"} & row.keys() and not {"source", "checked"} <= row.keys():
             # Both name the price on every usage row: without them two prices would share a name.
             raise CatalogError(f"{name}: {slug}: a price needs its `source` and the day it was `checked`")
         rows[slug] = {**rows.get(slug, {}), **row}
@@ -223,13 +229,17 @@ def _problem(file: ProviderFile, schemes: tuple[str, ...]) -> str | None:
         return f"base_url must be an {schemes[0]} URL (or empty for a provider on request)"
     if not file.models and not file.on_request:
         return "a provider needs at least one model"
-    return next(filter(None, map(_row_problem, file.models)), None)
+    return next(filter(None, (_row_problem(row, file.wire) for row in file.models)), None)
 
 
-def _row_problem(row: ModelRow) -> str | None:
+def _row_problem(row: ModelRow, wire: str) -> str | None:
     steps = [tier.above_input_tokens for tier in row.tiers]
     if steps != sorted(set(steps)):
         return f"{row.slug}: tiers must ascend by above_input_tokens"
     if row.max_output_tokens > row.context_window:
         return f"{row.slug}: max_output_tokens is larger than the context window"
+    if row.task == "text-generation" and not row.max_output_tokens:
+        return f"{row.slug}: max_output_tokens is missing"
+    if problem := task_problem(row.task, wire, row.units, row.media):
+        return f"{row.slug}: {problem}"
     return None

@@ -1,0 +1,105 @@
+"""`POST /v1/audio/speech`: what a caller wants to hear, and what that costs at most. Pure.
+
+Two ways to bill: characters, which are counted before anything is sent; or tokens of sound, which nothing
+of the text bounds (a voice may be told to pause at will), so that the most a call can make is held. The
+bytes of sound tell no usage: where tokens are billed, the provider is asked for events, which do.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from qlaud_actors.gateway.ask_embeddings import ModelName
+from qlaud_actors.gateway.typed import typed
+from qlaud_actors.providers.bound import BYTES_PER_TOKEN
+from qlaud_actors.providers.media_call import Form, MediaRequest
+from qlaud_actors.providers.media_usage import read_usage
+from qlaud_actors.providers.model import Model
+from qlaud_actors.usage import Usage, WorstCase
+
+TEXT_TOKENS = 64
+"""What a provider adds to the text."""
+
+LIKELY_TOKENS_PER_CHARACTER = 2
+"""Of sound, for estimates: some 1.4 were measured (4,096 characters spoken in 268 s, at 20 a second)."""
+
+CONTENT_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/opus",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+
+
+class SpeechBody(msgspec.Struct):
+    """The fields that matter here; all others pass as they are."""
+
+    model: ModelName
+    input: Annotated[str, Meta(min_length=1, max_length=32_000)]
+    voice: str | dict[str, Any]
+    instructions: Annotated[str, Meta(max_length=32_000)] | None = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
+    speed: Annotated[float, Meta(ge=0.25, le=4)] | None = None
+    stream_format: Literal["sse", "audio"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechAsk:
+    """One request."""
+
+    body: dict[str, Any]
+    read: SpeechBody
+    task: str = "tts"
+    stream: bool = True
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> "SpeechAsk":
+        """Read a body. Raises InvalidRequest."""
+        return cls(body, typed(body, SpeechBody))
+
+    @property
+    def slug(self) -> str:
+        """The model that is asked for."""
+        return self.read.model
+
+    @property
+    def content_type(self) -> str:
+        """Of the answer."""
+        in_events = self.read.stream_format == "sse"
+        return "text/event-stream" if in_events else CONTENT_TYPES[self.read.response_format or "mp3"]
+
+    def worst_case(self, model: Model, markup_bps: int) -> tuple[WorstCase, int]:
+        """All characters, or the most sound that the model makes."""
+        if "characters" in model.price.units:
+            units = {"characters": len(self.read.input)}
+            return WorstCase(model.price, 0, 0, markup_bps, units), 0
+        bound = min(self._text_bytes() + TEXT_TOKENS, model.context_window)
+        return WorstCase(model.price, bound, 0, markup_bps, {"audio_output": model.media.audio_tokens}), 0
+
+    def media(self, model: Model) -> MediaRequest:
+        """The caller's own body for this model's provider."""
+        form: Form = "events" if self.read.stream_format == "sse" else "bytes"
+        body = {**self.body, "model": model.upstream}
+        sent = Usage(units={"characters": len(self.read.input)})
+        if "characters" not in model.price.units:
+            form = "events" if form == "events" else "sound_of_events"
+            body["stream_format"] = "sse"
+            spoken = len(self.read.input) * LIKELY_TOKENS_PER_CHARACTER
+            read = self._text_bytes() // BYTES_PER_TOKEN + 1
+            spoken = min(spoken, model.media.audio_tokens)
+            sent = Usage(input=read, units={"audio_output": spoken}, estimated=True)
+        return MediaRequest(
+            "/audio/speech",
+            msgspec.json.encode(body),
+            "application/json",
+            form,
+            sent,
+            lambda answer: read_usage(answer, model.price) if sent.estimated else None,
+        )
+
+    def _text_bytes(self) -> int:
+        return len((self.read.input + (self.read.instructions or "")).encode("utf-8", "surrogatepass"))
