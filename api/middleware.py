@@ -42,7 +42,8 @@ CORS_HEADERS = (
 )
 CORS_EXPOSED = (
     "x-request-id, request-id, retry-after, idempotency-replayed, x-qlaud-thread-id, x-qlaud-turn-id, "
-    "x-qlaud-assistant-seq, x-qlaud-resolved-model, x-qlaud-cost-micros, x-qlaud-budget-remaining-micros, "
+    "x-qlaud-assistant-seq, x-qlaud-resolved-model, x-qlaud-provider, x-qlaud-cost-micros, "
+    "x-qlaud-budget-remaining-micros, "
     "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )

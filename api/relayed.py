@@ -21,27 +21,25 @@ async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
     ends nothing but its own response.
     """
     hub, key = services(request), caller(request)
-    async with hub.limits.admit(key):
-        return await _carried(request, hub.relay.start(key, ask), ask)
-
-
-async def _carried(request: web.Request, carriage: Carriage, ask: Ask) -> web.StreamResponse:
-    hub = services(request)
-    chunks = carriage.chunks(hub.settings.heartbeat_seconds)
-    try:
-        if ask.stream:
-            return await _stream(request, carriage, chunks)
-        body = b"".join([chunk async for chunk in chunks if chunk])
-        return web.Response(body=body, content_type="application/json", headers=carriage.headers())
-    finally:
-        carriage.leave()
+    async with hub.limits.admit(key, hub.relay.admission.tokens(key, ask)) as admitted:
+        carriage = hub.relay.start(key, ask)
+        chunks = carriage.chunks(hub.settings.heartbeat_seconds)
+        try:
+            if ask.stream:
+                return await _stream(request, carriage, chunks, admitted.headers)
+            body = b"".join([chunk async for chunk in chunks if chunk])
+            headers = {**admitted.headers, **carriage.headers()}
+            return web.Response(body=body, content_type="application/json", headers=headers)
+        finally:
+            carriage.leave()
+            admitted.used = carriage.tokens_used
 
 
 async def _stream(
-    request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None]
+    request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
 ) -> web.StreamResponse:
     first = await anext(chunks, b"")
-    response = web.StreamResponse(headers={**HEADERS, **carriage.headers()})
+    response = web.StreamResponse(headers={**HEADERS, **headers, **carriage.headers()})
     metrics.STREAMS_OPEN.inc()
     try:
         with contextlib.suppress(ConnectionResetError):

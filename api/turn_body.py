@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from api.bodies import usd_nanos
 from qlaud_actors.conversation.model import DEFAULT_MAX_ITERATIONS, MAX_ITERATIONS, TurnRequest
 from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.gateway.asks import MAX_FALLBACKS
 from qlaud_actors.tools.model import ToolsMode
 
 Block = dict[str, Any]
@@ -18,6 +20,7 @@ BLOCK_TYPES = ("text", "image", "document")
 ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_./-]+\Z")]
 Blocks = Annotated[list[Block], msgspec.Meta(min_length=1, max_length=MAX_BLOCKS)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+ModelSlug = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class ClientTool(msgspec.Struct):
@@ -37,10 +40,14 @@ class Runtime(msgspec.Struct):
 class TurnBody(msgspec.Struct):
     """Anthropic's Messages fields without `messages`, and ours."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    model: ModelSlug
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
     content: NonEmpty | Blocks
     stream: bool = False
+    models: Annotated[list[ModelSlug], msgspec.Meta(max_length=MAX_FALLBACKS)] | None = None
+    """Whom to ask when the model does not answer."""
+    max_turn_usd: msgspec.Raw = msgspec.Raw(b"null")
+    """The most that the turn may cost, as it is written."""
     system: str | Blocks | None = None
     tools: Annotated[list[str], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     tools_mode: ToolsMode | None = None
@@ -83,6 +90,8 @@ def turn_request(body: TurnBody) -> TurnRequest:
         client_tools=[msgspec.to_builtins(tool) for tool in body.client_tools or ()],
         max_iterations=_max_iterations(body.qlaud_runtime),
         params={name: value for name in MODEL_PARAMS if (value := getattr(body, name)) is not None},
+        fallbacks=body.models,
+        max_nanos=usd_nanos("max_turn_usd", body.max_turn_usd),
     )
 
 

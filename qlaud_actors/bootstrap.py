@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from qlaud_actors import jobs
+from qlaud_actors.billing.presence import present
 from qlaud_actors.connectors.vault import Keyring, Vault
 from qlaud_actors.conversation.bus import Bus
 from qlaud_actors.conversation.publisher import Publisher
@@ -19,12 +20,15 @@ from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
+from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys.limits import Limits
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.guard import open_guarded_session
+from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
+from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -44,6 +48,7 @@ class Services:
     catalog: Catalog
     vault: Vault
     caller: Caller
+    fallback: Fallback
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
@@ -66,6 +71,8 @@ class Services:
             publisher=self.publisher,
             catalog=self.catalog,
             caller=self.caller,
+            fallback=self.fallback,
+            limits=self.limits,
             vault=self.vault,
             dispatcher=self.dispatcher,
             wake=self.wake,
@@ -95,8 +102,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(publisher.close)
         await bus.start()
         stack.push_async_callback(bus.close)
-        caller = Caller(client, catalog, attempts=settings.provider_attempts)
-        relay = Relay(Admission(pool, catalog, caller, settings.markup_bps))
+        caller = Caller(client, catalog)
+        fallback = Fallback(RetryPolicy(settings.provider_attempts))
+        process = new_uuid()
+        await stack.enter_async_context(present(lease_pool, process))
+        relay = Relay(Admission(pool, catalog, caller, fallback, settings.markup_bps, process))
         stack.push_async_callback(relay.close)
         yield Services(
             settings=settings,
@@ -107,6 +117,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             catalog=catalog,
             vault=Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else "")),
             caller=caller,
+            fallback=fallback,
             dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks)),
             publisher=publisher,
             bus=bus,

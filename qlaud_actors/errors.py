@@ -3,7 +3,7 @@
 QlaudError
 ├── InvalidRequest 400 ── PayloadTooLarge 413
 ├── InvalidKey 401
-├── BudgetRefused 402 ── SpendCapReached · WalletEmpty
+├── BudgetRefused 402 ── SpendCapReached · WalletEmpty · TurnBudgetReached
 ├── ScopeMissing 403
 ├── NotFound 404 ── UnknownModel
 ├── Conflict 409 ── IdempotencyConflict
@@ -69,6 +69,12 @@ class WalletEmpty(BudgetRefused):
     """The account's wallet cannot pay for this request."""
 
     code = "wallet_exhausted"
+
+
+class TurnBudgetReached(BudgetRefused):
+    """The turn has reached the most that it may spend."""
+
+    code = "turn_budget_exceeded"
 
 
 class ScopeMissing(QlaudError):

@@ -9,7 +9,7 @@ from aiohttp import web
 from dramatiq import Worker
 
 from qlaud_actors import metrics
-from qlaud_actors.billing import meter
+from qlaud_actors.billing import presence
 from qlaud_actors.bootstrap import Services, open_services
 from qlaud_actors.conversation.runner import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
@@ -25,7 +25,7 @@ THREADS = 8
 POLL_MS = 50
 STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
-HOLDS_SECONDS = 60.0
+HOLDS_SECONDS = 10.0
 METRICS_SECONDS = 5.0
 
 
@@ -40,7 +40,7 @@ async def run(settings: Settings) -> None:
         declare(actor_table(runner), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
         share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
-        sweep_holds = every(HOLDS_SECONDS, lambda: meter.release_abandoned(services.pool))
+        sweep_holds = every(HOLDS_SECONDS, lambda: presence.release_abandoned(services.pool))
         renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
         sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
         async with _repeating(renew, sweep, sweep_holds, share_metrics), _health_server(settings):

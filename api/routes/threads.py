@@ -1,6 +1,7 @@
 """Threads and their messages. `post_message` is where the product's main path begins."""
 
 import uuid
+from dataclasses import replace
 
 import msgspec
 from aiohttp import web
@@ -10,6 +11,8 @@ from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
 from api.turn_body import TurnBody, fingerprint, turn_request
+from qlaud_actors.billing.meter import refusal
+from qlaud_actors.billing.model import Refused
 from qlaud_actors.conversation import mailbox, threads
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
@@ -17,10 +20,13 @@ from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.limits import require_model
+from qlaud_actors.providers.routing import candidates
 from qlaud_actors.tools.registry import toolset_for
 
 routes = web.RouteTableDef()
+
+LIKELY_TOKENS = 4_096
+"""What a key's pace counts for a turn while it runs, at most, beside what its steps have used."""
 
 MAX_SEQ = 2**31 - 1
 MAX_PAGE = 200
@@ -69,8 +75,10 @@ async def post_message(request: web.Request) -> web.StreamResponse:
     if first := await mailbox.first_use(hub.pool, new):
         async with hub.bus.follow(first.turn_id) as reader:
             return await answer_turn(request, first, reader, stream=body.stream)
-    await _check_turn(request, new.request)
-    async with hub.limits.admit(key), hub.bus.follow(new.id) as reader:
+    new = replace(new, request=await _check_turn(request, new.request))
+    limited = hub.limits.admit(key, min(body.max_tokens, LIKELY_TOKENS) if key.limits.tpm else 0)
+    async with limited as admitted, hub.bus.follow(new.id) as reader:
+        admitted.used = 0  # the worker counts each step
         accepted = await mailbox.accept(hub.pool, new)
         if accepted.turn_id != new.id:  # the same key was used at the same moment
             async with hub.bus.follow(accepted.turn_id) as other:
@@ -79,14 +87,20 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         return await answer_turn(request, accepted, reader, stream=body.stream)
 
 
-async def _check_turn(request: web.Request, asked: TurnRequest) -> None:
-    """Refuse now, with a plain status, what could not run: model, tools, money."""
+async def _check_turn(request: web.Request, asked: TurnRequest) -> TurnRequest:
+    """Refuse now, with a plain status, what could not run: model, tools, money.
+
+    The turn keeps the fallbacks that its key may use.
+    """
     key, hub = caller(request), services(request)
-    model = hub.catalog.resolve(asked.model)
-    require_model(key, model.slug)
-    hub.catalog.require_configured(model)
+    found = candidates(hub.catalog, asked.model, hub.fallback.healthy, asked.fallbacks, key.limits.allows)
+    hub.catalog.require_configured(found[0])
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
     lifecycle.precheck(key)
+    if asked.max_nanos == 0:
+        raise refusal(Refused("turn", 0, 0, 0, None, needed_nanos=1))
+    first = hub.catalog.resolve(asked.model).slug
+    return replace(asked, fallbacks=list(dict.fromkeys(m.slug for m in found if m.slug != first)))
 
 
 @routes.post("/v1/threads")

@@ -2,18 +2,20 @@
 
 Authorise, then capture, as card payments do. Each function is one statement or part of the caller's
 transaction; nothing here remembers anything, so a crash between any two lines leaves a hold in
-Postgres that belongs to a turn and is settled or released with it, once.
+Postgres that belongs to a turn, and is settled or released with it, or to a process, and is given back
+once that is dead (`presence.py`). A call has one id: of its hold, its usage event and its ledger entry.
 """
 
 import uuid
 from collections.abc import Sequence
 
-from qlaud_actors.billing.model import Charge, Hold, Refused, Settlement
-from qlaud_actors.db.pool import Connection, Rows
+from qlaud_actors import metrics
+from qlaud_actors.billing.model import Attempted, Charge, Hold, Refused, Settlement
+from qlaud_actors.db.pool import Connection, Record, Rows
 from qlaud_actors.db.queries import load_queries
-from qlaud_actors.errors import BudgetRefused, SpendCapReached, WalletEmpty
+from qlaud_actors.errors import BudgetRefused, SpendCapReached, TurnBudgetReached, WalletEmpty
 from qlaud_actors.ids import new_uuid
-from qlaud_actors.money import charge_nanos, format_usd, nanos_to_micros
+from qlaud_actors.money import charge_nanos, format_usd, nanos_to_micros, nanos_to_usd
 from qlaud_actors.usage import WorstCase
 
 QUERIES = load_queries("qlaud_actors.billing")
@@ -21,41 +23,54 @@ REFUSED = ("scope", "limit_nanos", "spent_nanos", "held_nanos", "resets_at_ms")
 
 
 async def hold(
-    rows: Rows, key_id: uuid.UUID, turn_id: uuid.UUID | None, worst: WorstCase, floor_tokens: int
+    rows: Rows,
+    key_id: uuid.UUID,
+    turn_id: uuid.UUID | None,
+    worst: WorstCase,
+    floor_tokens: int,
+    *,
+    call_id: uuid.UUID | None = None,
+    owner: uuid.UUID | None = None,
 ) -> Hold:
     """Set the worst case of a call aside, or as much as is left, down to `floor_tokens` of output.
 
-    The answer's `max_tokens` is what key and wallet afford. Raises SpendCapReached, WalletEmpty.
+    The answer's `max_tokens` is what key and wallet afford. `owner` is the process that makes the call,
+    where no turn does. Raises SpendCapReached, WalletEmpty.
     """
-    least = worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
-    hold_id = new_uuid()
-    row = await rows.fetchrow(QUERIES.place_hold, hold_id, key_id, turn_id, worst.nanos(), least)
-    assert row is not None
-    if row["granted"] is None:
-        raise _refusal(Refused(needed_nanos=least, **{name: row[name] for name in REFUSED}))
-    return Hold(hold_id, row["granted"], worst.affordable_tokens(row["granted"]))
+    least, hold_id = _least(worst, floor_tokens), call_id or new_uuid()
+    row = await rows.fetchrow(QUERIES.place_hold, hold_id, key_id, turn_id, owner, worst.nanos(), least)
+    return _granted(hold_id, row, worst, least)
+
+
+async def change_hold(
+    rows: Rows,
+    call_id: uuid.UUID,
+    key_id: uuid.UUID,
+    turn_id: uuid.UUID | None,
+    worst: WorstCase,
+    floor_tokens: int,
+    *,
+    owner: uuid.UUID | None = None,
+) -> Hold:
+    """As `hold`, instead of what the call holds for another candidate; when refused it holds nothing."""
+    least = _least(worst, floor_tokens)
+    row = await rows.fetchrow(QUERIES.change_hold, call_id, key_id, turn_id, owner, worst.nanos(), least)
+    return _granted(call_id, row, worst, least)
 
 
 async def settle(connection: Connection, hold_id: uuid.UUID, charge: Charge) -> Settlement | None:
     """Charge a call and write its ledger entry and usage event, in the caller's transaction.
 
-    None when there is nothing to settle: the hold is gone, or the step was metered before.
+    A call that was settled before is not charged again. None when its step was, by another call.
     """
-    picos, event_id = charge.price.cost_picos(charge.usage), new_uuid()
-    if (
-        await connection.fetchval(QUERIES.insert_usage_event, event_id, *_usage_columns(charge, picos))
-        is None
-    ):
+    picos = charge.price.cost_picos(charge.usage)
+    if await connection.fetchval(QUERIES.insert_usage_event, hold_id, *_usage_columns(charge, picos)) is None:
         await release(connection, [hold_id])
-        return None
-    rated = charge_nanos(picos, charge.markup_bps)
-    row = await connection.fetchrow(QUERIES.settle_hold, hold_id, rated, event_id)
-    assert row is not None
-    if row["charged"] is None:
-        await connection.execute(QUERIES.forget_usage_event, event_id)
-        return None
-    await connection.execute(QUERIES.price_usage_event, event_id, row["charged"], row["overrun"])
-    return Settlement(row["charged"], row["overrun"])
+        row = await connection.fetchrow(QUERIES.settlement, hold_id)
+    else:
+        rated = charge_nanos(picos, charge.markup_bps)
+        row = await connection.fetchrow(QUERIES.settle_hold, hold_id, charge.key_id, rated)
+    return Settlement(row["charged"], row["overrun"]) if row else None
 
 
 async def release(rows: Rows, hold_ids: Sequence[uuid.UUID]) -> int:
@@ -63,9 +78,29 @@ async def release(rows: Rows, hold_ids: Sequence[uuid.UUID]) -> int:
     return int(await rows.fetchval(QUERIES.release_holds, list(hold_ids)))
 
 
-async def release_abandoned(rows: Rows) -> int:
-    """Give back what front doors held that died: no relayed call lasts an hour."""
-    return await release(rows, [row["id"] for row in await rows.fetch(QUERIES.abandoned_holds)])
+async def note_attempts(
+    rows: Rows,
+    call_id: uuid.UUID,
+    key_id: uuid.UUID,
+    attempts: Sequence[Attempted],
+    turn_id: uuid.UUID | None = None,
+    step: int | None = None,
+) -> None:
+    """Write down who was asked for a call and did not answer; who answered is in its usage event."""
+    failed = [(number, one) for number, one in enumerate(attempts, 1) if one.error]
+    if failed:
+        columns = zip(*((n, a.provider, a.model, a.status, a.error, a.ms) for n, a in failed), strict=True)
+        await rows.execute(QUERIES.insert_attempts, call_id, key_id, turn_id, step, *map(list, columns))
+
+
+def count(charge: Charge, settled: Settlement | None) -> None:
+    """Tell Prometheus of a metered call."""
+    metrics.STEPS.labels(charge.model_slug).inc()
+    metrics.TOKENS.labels("input").inc(charge.usage.input_total)
+    metrics.TOKENS.labels("output").inc(charge.usage.output)
+    if settled:
+        metrics.COST.inc(nanos_to_usd(settled.charged_nanos))
+        metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))
 
 
 def precheck(
@@ -81,23 +116,24 @@ def precheck(
     Raises SpendCapReached, WalletEmpty.
     """
     if limit_nanos is not None and spent_nanos >= limit_nanos:
-        raise _refusal(Refused("key", limit_nanos, spent_nanos, held_nanos, resets_at_ms, needed_nanos=1))
+        raise refusal(Refused("key", limit_nanos, spent_nanos, held_nanos, resets_at_ms, needed_nanos=1))
     if wallet_nanos is not None and wallet_nanos <= 0:
-        raise _refusal(Refused("wallet", wallet_nanos, 0, 0, None, needed_nanos=1))
+        raise refusal(Refused("wallet", wallet_nanos, 0, 0, None, needed_nanos=1))
 
 
-def _refusal(refused: Refused) -> BudgetRefused:
+def refusal(refused: Refused) -> BudgetRefused:
     """The 402 with its figures. It is worth a retry when only other calls' holds are in the way."""
     limit, spent, held, needed = (
         format_usd(nanos)
         for nanos in (refused.limit_nanos, refused.spent_nanos, refused.held_nanos, refused.needed_nanos)
     )
-    tail = f"{held} is held for requests in flight, and this one needs {needed}."
-    of_key = refused.scope == "key"
-    said = f"this key may spend {limit}; {spent} is spent, " if of_key else f"the wallet has {limit}; "
-    kind: type[BudgetRefused] = SpendCapReached if of_key else WalletEmpty
+    kind, said = {
+        "key": (SpendCapReached, f"this key may spend {limit}; {spent} is spent"),
+        "wallet": (WalletEmpty, f"the wallet has {limit}"),
+        "turn": (TurnBudgetReached, f"this turn may spend {limit}; {spent} is spent"),
+    }[refused.scope]
     return kind(
-        f"{kind.code}: {said}{tail}",
+        f"{kind.code}: {said}; {held} is held for requests in flight, and this one needs {needed}.",
         scope=refused.scope,
         limit_micros=nanos_to_micros(refused.limit_nanos),
         spent_micros=nanos_to_micros(refused.spent_nanos),
@@ -107,6 +143,17 @@ def _refusal(refused: Refused) -> BudgetRefused:
         retryable=refused.held_nanos > 0
         and refused.spent_nanos + refused.needed_nanos <= refused.limit_nanos,
     )
+
+
+def _least(worst: WorstCase, floor_tokens: int) -> int:
+    return worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
+
+
+def _granted(hold_id: uuid.UUID, row: Record | None, worst: WorstCase, least: int) -> Hold:
+    assert row is not None
+    if row["granted"] is None:
+        raise refusal(Refused(needed_nanos=least, **{name: row[name] for name in REFUSED}))
+    return Hold(hold_id, row["granted"], worst.affordable_tokens(row["granted"]))
 
 
 def _usage_columns(charge: Charge, picos: int) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from qlaud_actors.usage import Price, Usage
 
@@ -42,11 +42,35 @@ class Settlement:
     overrun_nanos: int
 
 
+class Attempted(Protocol):
+    """A candidate that was asked for a call (`providers.fallback.Attempt` is one)."""
+
+    @property
+    def provider(self) -> str:
+        """Its slug."""
+
+    @property
+    def model(self) -> str:
+        """Its slug."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of its answer, or that which it stands for."""
+
+    @property
+    def ms(self) -> int:
+        """Until the first piece of the answer, or until it failed."""
+
+    @property
+    def error(self) -> str | None:
+        """The code of what went wrong; None when it answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Which money did not suffice. A wallet's limit is its balance; what it spent is gone from that."""
 
-    scope: Literal["key", "wallet"]
+    scope: Literal["key", "wallet", "turn"]
     limit_nanos: int
     spent_nanos: int
     held_nanos: int

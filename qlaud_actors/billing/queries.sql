@@ -1,36 +1,61 @@
 -- name: place_hold
 -- Set money aside: as much of what is wanted as the limits afford, at least the floor.
-SELECT * FROM place_hold_v2($1, $2, $3, $4, $5);
+SELECT * FROM place_hold_v3($1, $2, $3, $4, $5, $6);
+
+-- name: change_hold
+-- Hold another amount for the same call.
+SELECT * FROM change_hold_v1($1, $2, $3, $4, $5, $6);
 
 -- name: settle_hold
--- Turn a hold into spend and a ledger entry, once; NULLs when it is gone.
-SELECT * FROM settle_hold_v2($1, $2, $3);
+-- Turn a call's hold into spend and a ledger entry.
+SELECT * FROM settle_hold_v3($1, $2, $3);
 
 -- name: release_holds
 -- Give holds back; returns how many there still were.
 SELECT release_holds_v2($1);
 
+-- name: stay_alive
+-- A process says that it lives, for so many seconds.
+INSERT INTO processes (id, alive_until) VALUES ($1, now() + make_interval(secs => $2))
+ON CONFLICT (id) DO UPDATE SET alive_until = EXCLUDED.alive_until;
+
+-- name: leave
+-- A process ends in good order: it holds nothing any more.
+DELETE FROM processes WHERE id = $1;
+
+-- name: forget_the_dead
+-- Processes that died a day ago.
+DELETE FROM processes WHERE alive_until < now() - interval '1 day';
+
 -- name: abandoned_holds
--- Holds of relayed calls that no call can still need: their front door died.
-SELECT id FROM holds WHERE turn_id IS NULL AND created_at < now() - interval '1 hour' LIMIT 500;
+-- Holds whose process died. Those of turns go with their turn.
+SELECT h.id FROM holds h
+ WHERE h.turn_id IS NULL
+   AND NOT EXISTS (SELECT FROM processes p WHERE p.id = h.owner AND p.alive_until > now())
+ ORDER BY h.created_at LIMIT 500;
 
 -- name: insert_usage_event
--- One metered call, not priced yet; the same step of a turn is never written twice (then no id comes back).
+-- One metered call, not charged yet; the same call, or step of a turn, is never written twice (then no id
+-- comes back).
 INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug, provider_slug,
                           input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
                           cache_write_1h_tokens, provider_cost_picos, cost_nanos,
                           price_version, markup_bps, estimated, latency_ms, status)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $15, $16, $17, $18, $19)
-ON CONFLICT (turn_id, step) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING id;
 
--- name: price_usage_event
--- What a metered call was charged, within the transaction that charged it.
-UPDATE usage_events SET cost_nanos = $2, overrun_nanos = $3 WHERE id = $1;
+-- name: settlement
+-- What a call was charged.
+SELECT cost_nanos AS charged, overrun_nanos AS overrun FROM usage_events WHERE id = $1;
 
--- name: forget_usage_event
--- A call whose hold was gone is not charged, so it is not metered either.
-DELETE FROM usage_events WHERE id = $1;
+-- name: insert_attempts
+-- Candidates that did not answer a call.
+INSERT INTO attempts (call_id, number, key_id, turn_id, step, provider_slug, model_slug, status, error, ms)
+SELECT $1, a.number, $2, $3, $4, a.provider, a.model, a.status, a.error, a.ms
+  FROM unnest($5::integer[], $6::text[], $7::text[], $8::integer[], $9::text[], $10::integer[])
+       AS a(number, provider, model, status, error, ms)
+ON CONFLICT DO NOTHING;
 
 -- name: usage_by_key
 -- Sums per key of an account in a span of time.

@@ -6,9 +6,10 @@ Whoever takes a turn over finds here what may be repeated and what may not.
 import asyncio
 from dataclasses import dataclass
 
-from qlaud_actors.conversation.journal import fenced, persistently
+from qlaud_actors.conversation.journal import fenced
 from qlaud_actors.conversation.model import Turn, decide_takeover
 from qlaud_actors.conversation.store import QUERIES
+from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, Pool, Record
 from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome
 

@@ -15,14 +15,14 @@ NOT_RUN = "This call was not run."
 
 
 def build_request(
-    turn: TurnRequest, messages: Iterable[Message], tools: Toolset, max_output: int, *, first: bool
+    turn: TurnRequest, messages: Iterable[Message], tools: Toolset, *, first: bool
 ) -> ModelRequest:
     """The model request for the next step. A forced tool is forced in the first step only."""
     params = turn.params if first else {k: v for k, v in turn.params.items() if k != "tool_choice"}
     return ModelRequest(
         model=turn.model,
         messages=heal(messages),
-        max_tokens=min(turn.max_tokens, max_output),
+        max_tokens=turn.max_tokens,
         system=turn.system,
         tools=tuple(ToolSpec(t.name, t.description, t.input_schema) for t in tools.offered),
         params=params,

@@ -4,38 +4,38 @@ A step is opened with its hold and settled with its message, usage row and inten
 transaction. What becomes of the calls is in `call_journal.py`.
 """
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
-from qlaud_actors import metrics
 from qlaud_actors.billing import meter
-from qlaud_actors.billing.model import Charge, Settlement
+from qlaud_actors.billing.model import Charge, Refused
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.history import messages_from
-from qlaud_actors.conversation.loop import ModelCall
-from qlaud_actors.conversation.model import FLOOR_TOKENS, Progress, Step, Turn
+from qlaud_actors.conversation.loop import StepCall
+from qlaud_actors.conversation.model import Progress, Step, Turn
 from qlaud_actors.conversation.publisher import TurnLog
 from qlaud_actors.conversation.store import QUERIES
-from qlaud_actors.db.pool import Connection, ConnectionLost, Pool
-from qlaud_actors.errors import LeaseLost, ProviderUnavailable, TurnCancelled
+from qlaud_actors.db.persist import persistently
+from qlaud_actors.db.pool import Connection, Pool
+from qlaud_actors.errors import (
+    BudgetRefused,
+    InvalidRequest,
+    LeaseLost,
+    ProviderUnavailable,
+    QlaudError,
+    TurnCancelled,
+)
 from qlaud_actors.ids import new_call_id
-from qlaud_actors.money import nanos_to_usd
-from qlaud_actors.providers.bound import input_bound
+from qlaud_actors.keys.limits import Limits
 from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
+from qlaud_actors.providers.quote import Quote, quote
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import ToolCall, Toolset
 from qlaud_actors.usage import Usage, WorstCase
 
-T = TypeVar("T")
-
-PATIENCE_SECONDS = 5.0
-"""How long a result waits for a Postgres that is away, before the turn is left to be taken over."""
-
-RETRY_SECONDS = 0.25
 MAX_MESSAGES = 1_000_000
 
 
@@ -48,30 +48,17 @@ async def fenced(pool: Pool, turn: Turn) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def persistently(write: Callable[[], Awaitable[T]], seconds: float = PATIENCE_SECONDS) -> T:
-    """Write, and again while Postgres is away: what was paid for is not thrown away over a restart.
-
-    `write` must find out by itself whether an earlier try has landed: its answer may have been lost.
-    """
-    give_up = time.monotonic() + seconds
-    while True:
-        try:
-            return await write()
-        except ConnectionLost:
-            if time.monotonic() > give_up:
-                raise
-            await asyncio.sleep(RETRY_SECONDS)
-
-
 @dataclass(slots=True)
 class StepJournal:
     """The steps of one owned turn."""
 
     pool: Pool
     turn: Turn
-    model: Model
+    candidates: tuple[Model, ...]
+    """Whom to ask, in order."""
     toolset: Toolset
     turn_log: TurnLog
+    limits: Limits
     markup_bps: int
     handing_back: bool = False
     """Set before the turn is left to another worker: its open step is then not billed but redone."""
@@ -96,52 +83,94 @@ class StepJournal:
         return Progress(messages_from(rows), done, pending)
 
     async def open(self, number: int, request: ModelRequest) -> Step:
-        """Hold the worst case and note the step; `max_tokens` comes back as far as the money goes."""
+        """Hold the worst case of the first candidate that the money suffices for, and note the step.
+
+        `max_tokens` comes back as far as the money goes.
+        """
         self._opened_at = time.monotonic()
-        worst = WorstCase(
-            self.model.price, input_bound(request, self.model), request.max_tokens, self.markup_bps
-        )
+        refused: QlaudError | None = None
         async with fenced(self.pool, self.turn) as connection:
             await self._release_stale(connection)
-            hold = await meter.hold(connection, self.turn.key_id, self.turn.id, worst, _floor(request))
-            await connection.execute(
-                QUERIES.open_step,
-                self.turn.id,
-                number,
-                self.turn.epoch,
-                self.model.slug,
-                hold.id,
-                hold.max_tokens,
-            )
-        return Step(number, replace(request, max_tokens=hold.max_tokens), hold.id)
+            for model in self.candidates:
+                try:
+                    return await self._hold(connection, number, request, model)
+                except (BudgetRefused, InvalidRequest) as refusal:
+                    refused = refused or refusal
+        assert refused is not None
+        raise refused
 
-    async def settle(self, step: Step, reply: ModelReply) -> tuple[ToolCall, ...]:
+    async def hold_for(self, step: Step, model: Model) -> Step:
+        """The step as another candidate would take it; when it is refused nothing is held any more."""
+        try:
+            async with fenced(self.pool, self.turn) as connection:
+                return await self._hold(connection, step.number, step.wanted, model, step.call_id)
+        except BudgetRefused:
+            await meter.release(self.pool, [step.call_id])
+            raise
+
+    async def _hold(
+        self,
+        connection: Connection,
+        number: int,
+        wanted: ModelRequest,
+        model: Model,
+        call_id: uuid.UUID | None = None,
+    ) -> Step:
+        offer = quote(wanted, model, self.markup_bps)
+        worst = await self._within_turn(connection, offer)
+        turn, floor = self.turn, offer.floor_tokens
+        if call_id is None:
+            hold = await meter.hold(connection, turn.key_id, turn.id, worst, floor)
+        else:
+            hold = await meter.change_hold(connection, call_id, turn.key_id, turn.id, worst, floor)
+        await connection.execute(
+            QUERIES.open_step, turn.id, number, turn.epoch, model.slug, hold.id, hold.max_tokens
+        )
+        return Step(number, wanted, model, offer.clamped(hold.max_tokens), hold.id)
+
+    async def _within_turn(self, connection: Connection, offer: Quote) -> WorstCase:
+        """The worst case, with fewer tokens where the turn may spend no more. Raises TurnBudgetReached."""
+        limit = self.turn.request.max_nanos
+        if limit is None:
+            return offer.worst
+        spent = await connection.fetchval(QUERIES.turn_cost, self.turn.id)
+        worst = offer.worst.with_max_tokens(offer.worst.affordable_tokens(limit - spent))
+        least = offer.worst.with_max_tokens(min(offer.floor_tokens, offer.worst.max_tokens)).nanos()
+        if least > limit - spent:
+            raise meter.refusal(Refused("turn", limit, spent, 0, None, least))
+        return worst
+
+    async def settle(self, call: StepCall, reply: ModelReply) -> tuple[ToolCall, ...]:
         """Save a reply: message, charge, step and intended calls, all or nothing."""
         calls = tuple(_call_from(block) for block in reply.tool_uses) if _wants_tools(reply) else ()
-        await persistently(lambda: self._settle(step, reply, calls))
+        await persistently(lambda: self._settle(call, reply, calls))
+        await self.limits.count(self.turn.key_id, reply.usage.input_total + reply.usage.output)
         return calls
 
-    async def _settle(self, step: Step, reply: ModelReply, calls: tuple[ToolCall, ...]) -> None:
+    async def _settle(self, call: StepCall, reply: ModelReply, calls: tuple[ToolCall, ...]) -> None:
+        step = call.step
         async with fenced(self.pool, self.turn) as connection:
             if await connection.fetchval(QUERIES.step_state, self.turn.id, step.number) == "done":
                 return  # the try before has landed
             seq = await store.append_message(connection, self.turn, "assistant", reply.content)
-            for ordinal, call in enumerate(calls):
-                await self._note_intended(connection, step.number, ordinal, call)
-            await self._close_step(connection, step, reply.usage, reply, seq)
+            for ordinal, intended in enumerate(calls):
+                await self._note_intended(connection, step.number, ordinal, intended)
+            await self._close_step(connection, call, reply.usage, reply, seq)
 
-    async def settle_broken(self, step: Step, call: ModelCall, partial: ReplyBuilder) -> None:
+    async def settle_broken(self, call: StepCall, partial: ReplyBuilder) -> None:
         """Bill what a call that broke off had produced; release its hold when it never began."""
         if self.handing_back:
             return
+        step = call.step
         usage = call.produced_usage(partial.partial().output_chars)
         with contextlib.suppress(LeaseLost):
             async with fenced(self.pool, self.turn) as connection:
                 if usage is None:
-                    await meter.release(connection, [step.hold_id])
+                    await meter.release(connection, [step.call_id])
                     await self._finish_step(connection, step, Usage(), None, None, 0)
+                    await self._note_attempts(connection, call)
                 else:
-                    await self._close_step(connection, step, usage, None, None)
+                    await self._close_step(connection, call, usage, None, None)
 
     async def save_results(self, results: list[Block]) -> None:
         """The results of a step's calls are the next user message."""
@@ -153,14 +182,19 @@ class StepJournal:
                 await store.append_message(connection, self.turn, "user", results)
 
     async def _close_step(
-        self, connection: Connection, step: Step, usage: Usage, reply: ModelReply | None, seq: int | None
+        self, connection: Connection, call: StepCall, usage: Usage, reply: ModelReply | None, seq: int | None
     ) -> None:
-        charge = self._charge(step, usage)
-        settled = await meter.settle(connection, step.hold_id, charge)
+        step, charge = call.step, self._charge(call.step, usage)
+        settled = await meter.settle(connection, step.call_id, charge)
         cost = settled.charged_nanos if settled else 0
         await connection.execute(QUERIES.add_to_turn, self.turn.id, step.number, cost)
         await self._finish_step(connection, step, usage, reply, seq, cost)
-        _count(self.model, usage, settled)
+        await self._note_attempts(connection, call)
+        meter.count(charge, settled)
+
+    async def _note_attempts(self, connection: Connection, call: StepCall) -> None:
+        turn, step = self.turn, call.step
+        await meter.note_attempts(connection, step.call_id, turn.key_id, call.attempts, turn.id, step.number)
 
     async def _finish_step(
         self,
@@ -195,10 +229,10 @@ class StepJournal:
             turn_id=self.turn.id,
             step=step.number,
             end_user_id=self.turn.end_user_id,
-            model_slug=self.model.slug,
-            provider_slug=self.model.provider.slug,
+            model_slug=step.model.slug,
+            provider_slug=step.model.provider.slug,
             usage=usage,
-            price=self.model.price,
+            price=step.model.price,
             markup_bps=self.markup_bps,
             latency_ms=round((time.monotonic() - self._opened_at) * 1000),
             status=200,
@@ -242,19 +276,3 @@ def _wants_tools(reply: ModelReply) -> bool:
 
 def _call_from(block: Block) -> ToolCall:
     return ToolCall(new_call_id(), block["id"], block["name"], block["input"])
-
-
-def _floor(request: ModelRequest) -> int:
-    """The smallest useful answer: thinking needs its budget on top."""
-    thinking: dict[str, Any] = request.params.get("thinking") or {}
-    return FLOOR_TOKENS + int(thinking.get("budget_tokens") or 0)
-
-
-def _count(model: Model, usage: Usage, settled: Settlement | None) -> None:
-    """Tell Prometheus of a metered step."""
-    metrics.STEPS.labels(model.slug).inc()
-    metrics.TOKENS.labels("input").inc(usage.input_total)
-    metrics.TOKENS.labels("output").inc(usage.output)
-    if settled:
-        metrics.COST.inc(nanos_to_usd(settled.charged_nanos))
-        metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))

@@ -6,19 +6,20 @@ second path.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from qlaud_actors.billing.model import Attempted
 from qlaud_actors.conversation import events
 from qlaud_actors.conversation.events import Event
 from qlaud_actors.conversation.history import build_request
 from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
 from qlaud_actors.errors import LeaseLost
-from qlaud_actors.providers.model import Block, Model, ModelEvent, ModelReply, ModelRequest
+from qlaud_actors.providers.model import Block, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.providers.to_anthropic import stream_events
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
@@ -29,8 +30,16 @@ T = TypeVar("T")
 PARALLEL_CALLS = 16
 
 
-class ModelCall(Protocol):
-    """One call of a model: its events, and what is known of it when they break off."""
+class StepCall(Protocol):
+    """The call of a step: its events, and what is known of it when they break off."""
+
+    @property
+    def step(self) -> Step:
+        """The step, with the model that answers."""
+
+    @property
+    def attempts(self) -> Sequence[Attempted]:
+        """Who was asked so far."""
 
     def events(self) -> AsyncGenerator[ModelEvent, None]:
         """The answer as it comes. Raises ProviderError."""
@@ -42,20 +51,20 @@ class ModelCall(Protocol):
 class Models(Protocol):
     """Calls models."""
 
-    def call(self, request: ModelRequest, model: Model) -> ModelCall:
-        """Prepare one call; nothing is sent before its events are read."""
+    def call(self, step: Step) -> StepCall:
+        """Prepare the call of a step; nothing is sent before its events are read."""
 
 
 class Steps(Protocol):
     """The journal of steps, in which money and messages move together."""
 
     async def open(self, number: int, request: ModelRequest) -> Step:
-        """Hold the worst case. Raises SpendCapReached; LeaseLost."""
+        """Hold the worst case. Raises BudgetRefused; LeaseLost."""
 
-    async def settle(self, step: Step, reply: ModelReply) -> tuple[ToolCall, ...]:
+    async def settle(self, call: StepCall, reply: ModelReply) -> tuple[ToolCall, ...]:
         """Save the reply, its cost and its intended calls in one transaction. Raises LeaseLost."""
 
-    async def settle_broken(self, step: Step, call: ModelCall, partial: ReplyBuilder) -> None:
+    async def settle_broken(self, call: StepCall, partial: ReplyBuilder) -> None:
         """Bill what a broken call produced, or release its hold when it produced nothing."""
 
     async def save_results(self, results: list[Block]) -> None:
@@ -80,7 +89,6 @@ class Events(Protocol):
 class Ports:
     """What the loop needs of the world for one turn."""
 
-    model: Model
     toolset: Toolset
     models: Models
     steps: Steps
@@ -102,30 +110,29 @@ async def run_turn(turn: Turn, progress: Progress, ports: Ports) -> TurnOutcome:
 async def take_step(turn: Turn, progress: Progress, ports: Ports) -> Progress:
     """One model call: hold, stream, settle."""
     number = progress.steps + 1
-    longest = ports.model.max_output_tokens
-    request = build_request(turn.request, progress.messages, ports.toolset, longest, first=number == 1)
+    request = build_request(turn.request, progress.messages, ports.toolset, first=number == 1)
     step = await ports.steps.open(number, request)
     if number > 1:
         ports.events.publish(events.iteration_start(number))
-    reply = await stream_reply(step, ports)
-    calls = await unbroken(ports.steps.settle(step, reply))
+    call = ports.models.call(step)
+    reply = await stream_reply(call, ports)
+    calls = await unbroken(ports.steps.settle(call, reply))
     return progress.replied(reply, calls)
 
 
-async def stream_reply(step: Step, ports: Ports) -> ModelReply:
+async def stream_reply(call: StepCall, ports: Ports) -> ModelReply:
     """Pass the model's events on and fold them into its reply; a broken call is billed, then raised."""
-    call = ports.models.call(step.request, ports.model)
     reply = ReplyBuilder()
     try:
         async with aclosing(call.events()) as answer:
             async for event in answer:
                 reply.add(event)
-                for client_event in stream_events(event, ports.model.slug):
+                for client_event in stream_events(event, call.step.model.slug):
                     ports.events.publish(client_event)
         return reply.build()
     except BaseException:
         # Also when the turn is cancelled: the provider has produced, so the step is billed.
-        await unbroken(ports.steps.settle_broken(step, call, reply))
+        await unbroken(ports.steps.settle_broken(call, reply))
         raise
 
 

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from qlaud_actors.providers.model import Block, Message, ModelReply, ModelRequest
+from qlaud_actors.providers.model import Block, Message, Model, ModelReply, ModelRequest
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, ToolsMode
 
 TurnStatus: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -23,9 +23,6 @@ DEFAULT_MAX_ITERATIONS = 8
 MAX_ITERATIONS = 500
 MAX_QUEUED_TURNS = 200
 """Unfinished turns that one thread may have."""
-
-FLOOR_TOKENS = 64
-"""The shortest answer that is worth paying for; a smaller remainder is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,10 @@ class TurnRequest:
     client_tools: list[dict[str, Any]] = field(default_factory=list)
     max_iterations: int = DEFAULT_MAX_ITERATIONS
     params: dict[str, Any] = field(default_factory=dict)
+    fallbacks: list[str] | None = None
+    """Models to ask when no host of the first answers; None leaves it to the catalogue."""
+    max_nanos: int | None = None
+    """The most that the turn may spend, in nano-USD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,16 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An opened step: its model request as clamped to the money that was held for it."""
+    """An opened step: which model is asked, and its request as clamped to the money that was held for it.
+
+    `wanted` is the request before any money was asked.
+    """
 
     number: int
+    wanted: ModelRequest
+    model: Model
     request: ModelRequest
-    hold_id: uuid.UUID
+    call_id: uuid.UUID
 
 
 @dataclass(frozen=True, slots=True)

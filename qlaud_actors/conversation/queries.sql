@@ -253,13 +253,17 @@ SELECT count(*) FILTER (WHERE status = 'queued') AS queued,
            AS oldest_seconds
   FROM turns WHERE status IN ('queued', 'running');
 
+-- name: turn_cost
+-- What a turn was charged so far.
+SELECT cost_nanos FROM turns WHERE id = $1;
+
 -- name: open_step
--- A step begins, or begins anew under another owner.
+-- A step begins, or begins anew with another model or under another owner.
 INSERT INTO steps (turn_id, number, state, epoch, model_slug, hold_id, max_tokens)
 VALUES ($1, $2, 'started', $3, $4, $5, $6)
 ON CONFLICT (turn_id, number) DO UPDATE
-   SET state = 'started', epoch = EXCLUDED.epoch, hold_id = EXCLUDED.hold_id,
-       max_tokens = EXCLUDED.max_tokens, started_at = now();
+   SET state = 'started', epoch = EXCLUDED.epoch, model_slug = EXCLUDED.model_slug,
+       hold_id = EXCLUDED.hold_id, max_tokens = EXCLUDED.max_tokens, started_at = now();
 
 -- name: finish_step
 -- What came of a step.

@@ -14,16 +14,21 @@ from qlaud_actors import log, metrics
 from qlaud_actors.connectors.vault import Vault
 from qlaud_actors.conversation import events, mailbox, threads
 from qlaud_actors.conversation.call_journal import ToolJournal
+from qlaud_actors.conversation.calls import TurnModels
 from qlaud_actors.conversation.closing import Wake, announce, close_stream
-from qlaud_actors.conversation.journal import StepJournal, persistently
+from qlaud_actors.conversation.journal import StepJournal
 from qlaud_actors.conversation.loop import Ports, run_turn
 from qlaud_actors.conversation.model import Turn, TurnOutcome
 from qlaud_actors.conversation.publisher import Publisher, TurnLog
+from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import ConnectionLost, Pool
 from qlaud_actors.errors import LeaseLost, QlaudError, TurnCancelled
 from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys.limits import Limits
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
+from qlaud_actors.providers.fallback import Fallback
+from qlaud_actors.providers.routing import candidates
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.model import CallContext, ToolCall, ToolOutcome, Toolset
@@ -93,6 +98,8 @@ class TurnRunner:
     publisher: Publisher
     catalog: Catalog
     caller: Caller
+    fallback: Fallback
+    limits: Limits
     vault: Vault
     dispatcher: Dispatcher
     wake: Wake
@@ -190,17 +197,17 @@ class TurnRunner:
             return QlaudError()
 
     async def _work(self, carried: Carried, turn_log: TurnLog) -> TurnOutcome:
-        turn = carried.turn
-        model = self.catalog.resolve(turn.request.model)
-        asked = turn.request
+        turn, asked = carried.turn, carried.turn.request
         toolset = await toolset_for(
             self.pool, self.vault, turn.account_id, asked.tools_mode, asked.tools, asked.client_tools
         )
-        steps = StepJournal(self.pool, turn, model, toolset, turn_log, self.settings.markup_bps)
+        found = candidates(self.catalog, asked.model, self.fallback.healthy, asked.fallbacks)
+        steps = StepJournal(self.pool, turn, found, toolset, turn_log, self.limits, self.settings.markup_bps)
         carried.journal = steps
+        models = TurnModels(self.caller, self.fallback, steps, found)
         context = CallContext(turn.account_id, turn.request_id, turn.thread_id, turn.id, turn.end_user_id)
         tools = TurnTools(self.dispatcher, toolset, context, ToolJournal(self.pool, turn))
-        ports = Ports(model, toolset, self.caller, steps, tools, turn_log)
+        ports = Ports(toolset, models, steps, tools, turn_log)
         return await run_turn(turn, await steps.load(), ports)
 
     async def renew(self) -> None:

@@ -1,47 +1,57 @@
 """The one door to a provider: a call is had for money that was set aside, and from nowhere else.
 
-`admit` holds the worst case of a request and gives a ticket; the ticket opens the call, and is settled
-exactly once with what the call used.
+`admit` holds the worst case of a request and gives a ticket; the ticket makes the call, changes its hold
+when another model has to answer, and is settled exactly once with what the call used.
 """
 
-import asyncio
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
-from qlaud_actors import metrics
 from qlaud_actors.billing import meter
-from qlaud_actors.billing.model import Charge, Hold
+from qlaud_actors.billing.model import Charge, Hold, Settlement
+from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import ConnectionLost, Pool
-from qlaud_actors.errors import InvalidRequest, ProviderUnavailable
+from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
+from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.limits import require_model
 from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.log import get_logger
-from qlaud_actors.money import nanos_to_usd
-from qlaud_actors.providers.bound import input_bound, input_estimate
+from qlaud_actors.providers.bound import input_estimate
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
-from qlaud_actors.providers.model import Model, ModelRequest
-from qlaud_actors.usage import Usage, WorstCase
+from qlaud_actors.providers.fallback import Fallback, FallbackCall
+from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.quote import Quote
+from qlaud_actors.providers.routing import Hosts, candidates
+from qlaud_actors.usage import Usage
 
-FLOOR_TOKENS = 64
-"""The shortest answer that is worth asking for; below it the money left is too little."""
+SETTLE_SECONDS = 40.0
+"""How long a settlement waits for a database that is away; then the hold stays, so no cap is passed."""
 
-SETTLE_WAITS = (0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
-"""Seconds between attempts to settle while the database is away."""
+LIKELY_TOKENS = 4_096
+"""What a key's pace counts for an answer before its length is known, at most."""
 
 logger = get_logger(__name__)
 
 
 class Answer(Protocol):
-    """A call that was paid for in advance (`Passage`, `Translation`)."""
+    """A call of one candidate (`Passage`, `MediaCall`, `Translation`)."""
+
+    @property
+    def accepted(self) -> bool:
+        """The provider works on it, and bills."""
+
+    @property
+    def begun(self) -> bool:
+        """A part of the answer has come."""
 
     @property
     def ended(self) -> bool:
@@ -61,42 +71,50 @@ class Admission:
     pool: Pool
     catalog: Catalog
     caller: Caller
+    fallback: Fallback
     markup_bps: int
+    process: uuid.UUID
+    """Whose holds these are, for as long as it lives (`billing/presence.py`)."""
 
     async def admit(self, key: ApiKey, ask: Ask) -> "Ticket":
         """Set the worst case of a request aside, with fewer output tokens where the money affords no more.
 
-        Raises BudgetRefused, UnknownModel, ProviderNotConfigured, InvalidRequest.
+        Raises BudgetRefused, UnknownModel, ScopeMissing, ProviderNotConfigured, InvalidRequest.
         """
-        model = self._model(key, ask)
-        request = ask.request(model)
-        worst = WorstCase(
-            model.price, input_bound(request, model), request.max_tokens * ask.copies, self.markup_bps
-        )
-        floor = _floor(request, passes=model.provider.wire == ask.wire) * ask.copies
-        hold = await meter.hold(self.pool, key.id, None, worst, floor)
-        affordable = replace(request, max_tokens=hold.max_tokens // ask.copies)
-        return Ticket(self, key, ask, model, affordable, hold)
+        ticket = Ticket(self, key, ask)
+        ticket.call = self.fallback.call(self._candidates(key, ask), ticket.prepare, ticket.hold_for)
+        await ticket.call.begin()
+        return ticket
 
     async def count(self, key: ApiKey, ask: AnthropicAsk) -> int:
         """Input tokens of a request: counted by its provider where that costs nothing, else estimated."""
-        model = self._model(key, ask)
-        if model.provider.wire != ask.wire:
+        model = self._candidates(key, ask)[0]
+        if not ask.passes(model):
             return input_estimate(ask.counted(), model)
-        call = self.caller.pass_through(ask.raw_count(model), ask.counted(), model)
-        async with aclosing(call.events()) as pieces:
+
+        def prepare(model: Model) -> Answer:
+            return self.caller.pass_through(ask.raw_count(model), ask.counted(), model)
+
+        async with aclosing(self.fallback.call([model], prepare).events()) as pieces:
             body = b"".join([piece async for piece in pieces])
         counted = msgspec.json.decode(body).get("input_tokens")
         if not isinstance(counted, int):
             raise ProviderUnavailable("The provider did not count.")
         return counted
 
-    def _model(self, key: ApiKey, ask: Ask) -> Model:
+    def tokens(self, key: ApiKey, ask: Ask) -> int:
+        """A likely number of tokens in and out, for the key's pace; 0 when that is not limited."""
+        if key.limits.tpm is None:
+            return 0
+        quote = ask.quote(self._candidates(key, ask)[0], self.markup_bps)
+        return input_estimate(quote.request, quote.model) + min(quote.worst.max_tokens, LIKELY_TOKENS)
+
+    def _candidates(self, key: ApiKey, ask: Ask) -> Hosts:
         lifecycle.precheck(key)
-        model = self.catalog.resolve(ask.slug)
-        require_model(key, model.slug)
-        self.catalog.require_configured(model)
-        return model
+        allows, healthy = key.limits.allows, self.fallback.healthy
+        found = candidates(self.catalog, ask.slug, healthy, ask.fallbacks, allows, ask.task)
+        self.catalog.require_configured(found[0])
+        return found
 
 
 @dataclass(slots=True)
@@ -106,58 +124,101 @@ class Ticket:
     admission: Admission = field(repr=False)
     key: ApiKey
     ask: Ask = field(repr=False)
-    model: Model
-    request: ModelRequest = field(repr=False)
-    hold: Hold
-    charged_nanos: int = 0
+    call_id: uuid.UUID = field(default_factory=new_uuid)
+    quote: Quote | None = None
+    """Of the candidate that the present hold is for."""
+    hold: Hold | None = None
+    call: FallbackCall[Answer] = field(init=False)
+    settlement: Settlement | None = None
+    used: Usage | None = None
     _settled: bool = False
     _start: float = field(default_factory=time.monotonic)
 
     @property
+    def model(self) -> Model:
+        """Who answers, or is asked next."""
+        return self.quoted.model
+
+    @property
+    def quoted(self) -> Quote:
+        """The quote that money is held for."""
+        assert self.quote is not None
+        return self.quote
+
+    @property
+    def ended(self) -> bool:
+        """The answer is complete with the bytes that come next."""
+        return self.call.current is not None and self.call.current.ended
+
+    @property
+    def charged_nanos(self) -> int:
+        """What was charged so far."""
+        return self.settlement.charged_nanos if self.settlement else 0
+
+    @property
     def remaining_nanos(self) -> int | None:
-        """What the key could spend when the request came, other requests' holds apart; None without a cap."""
+        """What the key may still spend, other requests' holds apart; None without a cap."""
         key = self.key
-        return None if key.limit_nanos is None else max(0, key.limit_nanos - key.spent_nanos - key.held_nanos)
+        if key.limit_nanos is None:
+            return None
+        return max(0, key.limit_nanos - key.spent_nanos - key.held_nanos - self.charged_nanos)
 
-    def open(self) -> Answer:
-        """The call, with bytes in the caller's dialect; nothing is sent before they are read."""
-        ask, model, caller = self.ask, self.model, self.admission.caller
-        if model.provider.wire == ask.wire:
-            raw = ask.raw(model, self.request.max_tokens)
-            return caller.pass_through(raw, self.request, model)
-        return Translation(caller.call(self.request, model), ask.writer(model), ask.stream)
+    async def hold_for(self, model: Model) -> None:
+        """Hold what this candidate costs, instead of what the one before did.
 
-    async def settle(self, usage: Usage | None, status: int) -> None:
-        """Charge what was used, or give the hold back when nothing was; the first time counts.
+        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked.
+        """
+        if self.hold and self.quoted.model is model:
+            return
+        quote = self.ask.quote(model, self.admission.markup_bps)
+        pool, owner = self.admission.pool, self.admission.process
+        if self.quote is None:
+            place = meter.hold(
+                pool, self.key.id, None, quote.worst, quote.floor_tokens, call_id=self.call_id, owner=owner
+            )
+        else:
+            place = meter.change_hold(
+                pool, self.call_id, self.key.id, None, quote.worst, quote.floor_tokens, owner=owner
+            )
+        self.hold = None  # a refusal leaves nothing held
+        self.hold = await place
+        self.quote = quote
+
+    def prepare(self, model: Model) -> Answer:
+        """The call of a candidate that money is held for; nothing is sent before its answer is read."""
+        assert self.hold is not None
+        request = self.quoted.clamped(self.hold.max_tokens)
+        ask, caller, call_id = self.ask, self.admission.caller, str(self.call_id)
+        if ask.passes(model):
+            return caller.pass_through(ask.raw(model, request.max_tokens), request, model, call_id)
+        return Translation(caller.call(request, model, call_id), ask.writer(model), ask.stream)
+
+    async def settle(self, status: int) -> None:
+        """Charge what was used by now, or give the hold back when nothing was; the first time counts.
 
         A database that is away is waited for; when it stays away the hold stays, so no cap is passed.
         """
-        for wait in SETTLE_WAITS:
-            if self._settled:
-                return
-            try:
-                await self._write(usage, status)
-                self._settled = True
-            except ConnectionLost as error:
-                logger.warning("settlement_waits", hold=str(self.hold.id), error=type(error).__name__)
-                await asyncio.sleep(wait)
-        if not self._settled:
-            logger.error("settlement_lost", hold=str(self.hold.id), model=self.model.slug)
+        if self._settled:
+            return
+        self.used = self.call.current.billable() if self.call.current else None
+        try:
+            await persistently(lambda: self._write(self.used, status), SETTLE_SECONDS)
+        except ConnectionLost:
+            logger.error("settlement_lost", hold=str(self.call_id), model=self.model.slug)  # noqa: TRY400
+        else:
+            self._settled = True
 
     async def _write(self, usage: Usage | None, status: int) -> None:
-        pool = self.admission.pool
-        if usage is None:
-            await meter.release(pool, [self.hold.id])
-            return
+        pool, attempts = self.admission.pool, self.call.attempts
         async with pool.acquire() as connection, connection.transaction():
-            settled = await meter.settle(connection, self.hold.id, self._charge(usage, status))
-        metrics.STEPS.labels(self.model.slug).inc()
-        metrics.TOKENS.labels("input").inc(usage.input_total)
-        metrics.TOKENS.labels("output").inc(usage.output)
-        if settled:
-            self.charged_nanos = settled.charged_nanos
-            metrics.COST.inc(nanos_to_usd(settled.charged_nanos))
-            metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))
+            if usage is None:
+                await meter.release(connection, [self.call_id])
+            else:
+                charge = self._charge(usage, status)
+                self.settlement = await meter.settle(connection, self.call_id, charge)
+            await meter.note_attempts(connection, self.call_id, self.key.id, attempts)
+        if usage is not None:
+            meter.count(charge, self.settlement)
 
     def _charge(self, usage: Usage, status: int) -> Charge:
         key, model = self.key, self.model
@@ -175,14 +236,3 @@ class Ticket:
             latency_ms=round((time.monotonic() - self._start) * 1000),
             status=status,
         )
-
-
-def _floor(request: ModelRequest, *, passes: bool) -> int:
-    """The shortest answer worth holding for. A thinking budget comes on top where the body passes as it
-    is: the provider refuses a limit below it. Raises InvalidRequest.
-    """
-    thinking = request.params.get("thinking")
-    budget = thinking.get("budget_tokens") if passes and isinstance(thinking, dict) else 0
-    if not isinstance(budget, int | None) or isinstance(budget, bool):
-        raise InvalidRequest("`thinking.budget_tokens` must be a whole number.")
-    return min(request.max_tokens, FLOOR_TOKENS + max(0, budget or 0))

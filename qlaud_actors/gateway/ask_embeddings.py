@@ -1,17 +1,20 @@
 """`POST /v1/embeddings`: what a caller wants to have embedded, and what that costs at most. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
-from qlaud_actors.gateway.typed import typed
+from qlaud_actors.gateway.asks import typed
+from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN
-from qlaud_actors.providers.media_call import MediaRequest
 from qlaud_actors.providers.media_usage import read_usage
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.passage import RawRequest
+from qlaud_actors.providers.reading import Reading
 from qlaud_actors.usage import Usage, WorstCase
 
 MAX_ITEMS = 2_048
@@ -22,8 +25,6 @@ ITEM_TOKENS = 16
 
 MAX_TOKEN = 2**24
 """Above the number of any token; vocabularies have some 200,000."""
-
-ModelName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class EmbeddingsBody(msgspec.Struct):
@@ -36,46 +37,58 @@ class EmbeddingsBody(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddingsAsk:
+class EmbeddingsAsk(MediaAsk):
     """One request."""
 
+    task: ClassVar[str] = "embeddings"
     body: dict[str, Any]
     read: EmbeddingsBody
     sizes: tuple[int, ...]
     """Of each text: its tokens where they were sent, else its bytes."""
     in_tokens: bool
-    task: str = "embeddings"
-    stream: bool = False
-    content_type: str = "application/json"
+    fallbacks: Sequence[str] | None = None
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "EmbeddingsAsk":
         """Read a body. Raises InvalidRequest."""
+        body, fallbacks = priced(body)
         read = typed(body, EmbeddingsBody)
         texts = _texts(read.input)
-        return cls(body, read, tuple(map(_size, texts)), not isinstance(texts[0], str))
+        return cls(body, read, tuple(map(_size, texts)), not isinstance(texts[0], str), fallbacks)
 
     @property
     def slug(self) -> str:
         """The model that is asked for."""
         return self.read.model
 
-    def worst_case(self, model: Model, markup_bps: int) -> tuple[WorstCase, int]:
+    @property
+    def stream(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def content_type(self) -> str:
+        """Of the answer."""
+        return "application/json"
+
+    @property
+    def text(self) -> str:
+        """All that was sent as text."""
+        texts = self.read.input if isinstance(self.read.input, list) else [self.read.input]
+        return "" if self.in_tokens else "".join(texts)
+
+    def worst_case(self, model: Model, markup_bps: int) -> WorstCase:
         """No text has more tokens than bytes, nor more than the model reads; nothing is put out."""
         bound = sum(min(size + ITEM_TOKENS, model.context_window) for size in self.sizes)
-        return WorstCase(model.price, bound, 0, markup_bps), 0
+        return WorstCase(model.price, bound, 0, markup_bps)
 
-    def media(self, model: Model) -> MediaRequest:
-        """The caller's own body for this model's provider."""
+    def raw(self, model: Model, max_tokens: int) -> RawRequest:
+        """The caller's own body."""
         likely = sum(size if self.in_tokens else size // BYTES_PER_TOKEN + 1 for size in self.sizes)
-        return MediaRequest(
-            "/embeddings",
-            msgspec.json.encode({**self.body, "model": model.upstream}),
-            "application/json",
-            "json",
-            Usage(input=likely, estimated=True),
-            lambda answer: read_usage(answer, model.price),
-        )
+        sent = Usage(input=likely, estimated=True)
+        body = msgspec.json.encode({**self.body, "model": model.upstream})
+        reading = Reading("json", sent, lambda answer: read_usage(answer, model.price))
+        return RawRequest(body, path="/embeddings", reading=reading)
 
 
 def _texts(value: Any) -> list[Any]:
@@ -100,4 +113,4 @@ def _is_tokens(item: Any) -> bool:
 
 
 def _size(item: str | list[int]) -> int:
-    return len(item.encode("utf-8", "surrogatepass")) if isinstance(item, str) else len(item)
+    return byte_count(item) if isinstance(item, str) else len(item)

@@ -5,21 +5,23 @@ Edits come as a form, as OpenAI takes them, or as JSON with the pictures in base
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
-from qlaud_actors.gateway.ask_embeddings import ModelName
-from qlaud_actors.gateway.typed import typed
+from qlaud_actors.gateway.asks import typed
+from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
+from qlaud_actors.providers.bound import BYTES_PER_TOKEN
 from qlaud_actors.providers.form import Part, encode
 from qlaud_actors.providers.image_bound import PARTIAL_TOKENS, image_tokens, image_unit
-from qlaud_actors.providers.media_call import MediaRequest
 from qlaud_actors.providers.media_usage import read_usage
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.passage import RawRequest
+from qlaud_actors.providers.reading import Reading
 from qlaud_actors.usage import Units, Usage, WorstCase
 
 MAX_IMAGES = 16
@@ -56,34 +58,36 @@ class ImagesBody(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class ImagesAsk:
+class ImagesAsk(MediaAsk):
     """One request; with pictures it is an edit."""
 
+    task: ClassVar[str] = "image-generation"
     body: dict[str, Any]
     read: ImagesBody
     pictures: tuple[Part, ...] = field(default=(), repr=False)
-    task: str = "image-generation"
+    fallbacks: Sequence[str] | None = None
 
     @classmethod
     def generation(cls, body: dict[str, Any]) -> "ImagesAsk":
         """Read a JSON body. Raises InvalidRequest, also for what no hold covers."""
-        return cls(body, _checked(body, strict=True))
+        body, fallbacks = priced(body)
+        return cls(body, _checked(body, strict=True), fallbacks=fallbacks)
 
     @classmethod
     def json_edit(cls, body: dict[str, Any]) -> "ImagesAsk":
         """Read a JSON body with its pictures in base64 (or as data URLs). Raises InvalidRequest."""
-        fields = {name: value for name, value in body.items() if name not in FILES}
+        fields, fallbacks = priced({name: value for name, value in body.items() if name not in FILES})
         sources = body.get("image") or []
         sources = sources if isinstance(sources, list) else [sources]
         name = "image" if len(sources) == 1 else "image[]"
         pictures = [_picture(name, source) for source in sources]
         pictures += [_picture(other, body[other]) for other in ("mask", "markup") if body.get(other)]
-        return cls(fields, _checked(fields, strict=True), _edited(tuple(pictures)))
+        return cls(fields, _checked(fields, strict=True), _edited(tuple(pictures)), fallbacks)
 
     @classmethod
     def form_edit(cls, parts: tuple[Part, ...]) -> "ImagesAsk":
         """Read a form. Raises InvalidRequest."""
-        fields = {part.name: part.text for part in parts if part.name not in FILES}
+        fields, _ = priced({part.name: part.text for part in parts if part.name not in FILES})
         pictures = tuple(part for part in parts if part.name in FILES)
         return cls(fields, _checked(fields, strict=False), _edited(pictures))
 
@@ -102,17 +106,22 @@ class ImagesAsk:
         """Of the answer."""
         return "text/event-stream" if self.stream else "application/json"
 
-    def worst_case(self, model: Model, markup_bps: int) -> tuple[WorstCase, int]:
-        """The dearest pictures that this can mean, and the prompt; asked for whole or not at all."""
-        text = self._text_bytes() + TEXT_TOKENS
-        words = (self.read.n or 1) * model.max_output_tokens
-        bound = min(text, model.context_window)
-        return WorstCase(model.price, bound, words, markup_bps, self._units(model)), words
+    @property
+    def text(self) -> str:
+        """The prompt."""
+        return self.read.prompt
 
-    def media(self, model: Model) -> MediaRequest:
-        """The caller's own body for this model's provider."""
+    def worst_case(self, model: Model, markup_bps: int) -> WorstCase:
+        """The dearest pictures that this can mean; each is billed as a call of its own, prompt included."""
+        count, prompt = self.read.n or 1, min(byte_count(self.text) + TEXT_TOKENS, model.context_window)
+        words = count * model.max_output_tokens
+        return WorstCase(model.price, count * prompt, words, markup_bps, self._units(model))
+
+    def raw(self, model: Model, max_tokens: int) -> RawRequest:
+        """The caller's own body."""
         units = self._units(model)
-        sent = Usage(input=0 if _is_flat(model) else self._text_bytes() // 4 + 1, units=units, estimated=True)
+        prompt = 0 if _is_flat(model) else byte_count(self.text) // BYTES_PER_TOKEN + 1
+        sent = Usage(input=prompt, units=units, estimated=True)
         fields = {**self.body, "model": model.upstream}
         if self.pictures:
             path = "/images/edits"
@@ -124,7 +133,8 @@ class ImagesAsk:
         def read(answer: dict[str, Any]) -> Usage | None:
             return _drawn(answer, next(iter(units))) if _is_flat(model) else read_usage(answer, model.price)
 
-        return MediaRequest(path, body, content_type, "events" if self.stream else "json", sent, read)
+        reading = Reading("events" if self.stream else "json", sent, read)
+        return RawRequest(body, {"content-type": content_type}, path=path, reading=reading)
 
     def _units(self, model: Model) -> Units:
         count = self.read.n or 1
@@ -134,11 +144,8 @@ class ImagesAsk:
             return {image_unit(model, self.read.quality, self.read.size): count}
         per_picture = image_tokens(model, self.read.quality, self.read.size)
         per_picture += (self.read.partial_images or 0) * PARTIAL_TOKENS
-        seen = len(self.pictures) * (model.image_tokens or model.provider.image_tokens)
+        seen = count * len(self.pictures) * (model.image_tokens or model.provider.image_tokens)
         return {"image_output": count * per_picture, **({"image_input": seen} if seen else {})}
-
-    def _text_bytes(self) -> int:
-        return len(self.read.prompt.encode("utf-8", "surrogatepass"))
 
 
 def _checked(fields: dict[str, Any], *, strict: bool) -> ImagesBody:

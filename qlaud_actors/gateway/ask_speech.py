@@ -5,18 +5,20 @@ of the text bounds (a voice may be told to pause at will), so that the most a ca
 bytes of sound tell no usage: where tokens are billed, the provider is asked for events, which do.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
-from qlaud_actors.gateway.ask_embeddings import ModelName
-from qlaud_actors.gateway.typed import typed
+from qlaud_actors.gateway.asks import typed
+from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN
-from qlaud_actors.providers.media_call import Form, MediaRequest
 from qlaud_actors.providers.media_usage import read_usage
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.passage import RawRequest
+from qlaud_actors.providers.reading import Form, Reading, tells_nothing
 from qlaud_actors.usage import Usage, WorstCase
 
 TEXT_TOKENS = 64
@@ -48,18 +50,19 @@ class SpeechBody(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechAsk:
+class SpeechAsk(MediaAsk):
     """One request."""
 
+    task: ClassVar[str] = "tts"
     body: dict[str, Any]
     read: SpeechBody
-    task: str = "tts"
-    stream: bool = True
+    fallbacks: Sequence[str] | None = None
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "SpeechAsk":
         """Read a body. Raises InvalidRequest."""
-        return cls(body, typed(body, SpeechBody))
+        body, fallbacks = priced(body)
+        return cls(body, typed(body, SpeechBody), fallbacks)
 
     @property
     def slug(self) -> str:
@@ -67,39 +70,41 @@ class SpeechAsk:
         return self.read.model
 
     @property
+    def stream(self) -> bool:
+        """Always: it is heard while it is made."""
+        return True
+
+    @property
+    def text(self) -> str:
+        """What is spoken, and how."""
+        return self.read.input + (self.read.instructions or "")
+
+    @property
     def content_type(self) -> str:
         """Of the answer."""
         in_events = self.read.stream_format == "sse"
         return "text/event-stream" if in_events else CONTENT_TYPES[self.read.response_format or "mp3"]
 
-    def worst_case(self, model: Model, markup_bps: int) -> tuple[WorstCase, int]:
+    def worst_case(self, model: Model, markup_bps: int) -> WorstCase:
         """All characters, or the most sound that the model makes."""
         if "characters" in model.price.units:
-            units = {"characters": len(self.read.input)}
-            return WorstCase(model.price, 0, 0, markup_bps, units), 0
-        bound = min(self._text_bytes() + TEXT_TOKENS, model.context_window)
-        return WorstCase(model.price, bound, 0, markup_bps, {"audio_output": model.media.audio_tokens}), 0
+            return WorstCase(model.price, 0, 0, markup_bps, {"characters": len(self.read.input)})
+        bound = min(byte_count(self.text) + TEXT_TOKENS, model.context_window)
+        return WorstCase(model.price, bound, 0, markup_bps, {"audio_output": model.media.audio_tokens})
 
-    def media(self, model: Model) -> MediaRequest:
-        """The caller's own body for this model's provider."""
-        form: Form = "events" if self.read.stream_format == "sse" else "bytes"
+    def raw(self, model: Model, max_tokens: int) -> RawRequest:
+        """The caller's own body; with events asked for where nothing else tells the usage."""
         body = {**self.body, "model": model.upstream}
-        sent = Usage(units={"characters": len(self.read.input)})
-        if "characters" not in model.price.units:
-            form = "events" if form == "events" else "sound_of_events"
+        form: Form = "events" if self.read.stream_format == "sse" else "bytes"
+        if "characters" in model.price.units:
+            reading = Reading(form, Usage(units={"characters": len(self.read.input)}), tells_nothing)
+        else:
             body["stream_format"] = "sse"
-            spoken = len(self.read.input) * LIKELY_TOKENS_PER_CHARACTER
-            read = self._text_bytes() // BYTES_PER_TOKEN + 1
-            spoken = min(spoken, model.media.audio_tokens)
-            sent = Usage(input=read, units={"audio_output": spoken}, estimated=True)
-        return MediaRequest(
-            "/audio/speech",
-            msgspec.json.encode(body),
-            "application/json",
-            form,
-            sent,
-            lambda answer: read_usage(answer, model.price) if sent.estimated else None,
-        )
+            form = "events" if form == "events" else "sound_of_events"
+            reading = Reading(form, self._likely(model), lambda answer: read_usage(answer, model.price))
+        return RawRequest(msgspec.json.encode(body), path="/audio/speech", reading=reading)
 
-    def _text_bytes(self) -> int:
-        return len((self.read.input + (self.read.instructions or "")).encode("utf-8", "surrogatepass"))
+    def _likely(self, model: Model) -> Usage:
+        spoken = min(len(self.read.input) * LIKELY_TOKENS_PER_CHARACTER, model.media.audio_tokens)
+        read = byte_count(self.text) // BYTES_PER_TOKEN + 1
+        return Usage(input=read, units={"audio_output": spoken}, estimated=True)

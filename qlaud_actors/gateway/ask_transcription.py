@@ -2,20 +2,22 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
-from qlaud_actors.gateway.ask_embeddings import ModelName
-from qlaud_actors.gateway.typed import typed
+from qlaud_actors.gateway.asks import typed
+from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
 from qlaud_actors.providers.audio_bound import likely_ms, longest_seconds
 from qlaud_actors.providers.form import Part, encode
-from qlaud_actors.providers.media_call import Form, MediaRequest
 from qlaud_actors.providers.media_usage import read_usage
 from qlaud_actors.providers.model import Model
+from qlaud_actors.providers.passage import RawRequest
+from qlaud_actors.providers.reading import Form, Reading
 from qlaud_actors.usage import Units, Usage, WorstCase
 
 TEXT_TOKENS = 64
@@ -39,13 +41,14 @@ class TranscriptionBody(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriptionAsk:
+class TranscriptionAsk(MediaAsk):
     """One request."""
 
+    task: ClassVar[str] = "stt"
     fields: tuple[Part, ...] = field(repr=False)
     read: TranscriptionBody
     file: Part = field(repr=False)
-    task: str = "stt"
+    fallbacks: Sequence[str] | None = None
 
     @classmethod
     def of(cls, parts: tuple[Part, ...]) -> "TranscriptionAsk":
@@ -54,8 +57,8 @@ class TranscriptionAsk:
         if len(files) != 1 or not files[0].data:
             raise InvalidRequest("`file` must be one recording that is not empty.")
         fields = tuple(part for part in parts if part.name != "file")
-        read = typed({part.name: part.text for part in fields}, TranscriptionBody, strict=False)
-        return cls(fields, read, files[0])
+        values, _ = priced({part.name: part.text for part in fields})
+        return cls(fields, typed(values, TranscriptionBody, strict=False), files[0])
 
     @property
     def slug(self) -> str:
@@ -74,18 +77,22 @@ class TranscriptionAsk:
             return "text/event-stream"
         return CONTENT_TYPES.get(self.read.response_format or "json", "application/json")
 
-    def worst_case(self, model: Model, markup_bps: int) -> tuple[WorstCase, int]:
+    @property
+    def text(self) -> str:
+        """The prompt, if any."""
+        return self.read.prompt or ""
+
+    def worst_case(self, model: Model, markup_bps: int) -> WorstCase:
         """The longest that the recording can be, and the longest text that the model writes."""
         seconds = _capped(longest_seconds(self.file.data), model.media.audio_seconds)
         units = _listened(model, seconds * 1_000)
         if "audio_ms" in model.price.units:
-            return WorstCase(model.price, 0, 0, markup_bps, units), 0
-        prompt = len((self.read.prompt or "").encode("utf-8", "surrogatepass"))
-        bound, words = min(prompt + TEXT_TOKENS, model.context_window), model.max_output_tokens
-        return WorstCase(model.price, bound, words, markup_bps, units), words
+            return WorstCase(model.price, 0, 0, markup_bps, units)
+        prompt = min(byte_count(self.text) + TEXT_TOKENS, model.context_window)
+        return WorstCase(model.price, prompt, model.max_output_tokens, markup_bps, units)
 
-    def media(self, model: Model) -> MediaRequest:
-        """The caller's own form for this model's provider. A bare text tells no usage, its JSON does."""
+    def raw(self, model: Model, max_tokens: int) -> RawRequest:
+        """The caller's own form. A bare text tells no usage, its JSON does."""
         wanted = self.read.response_format or "json"
         form: Form = "events" if self.stream else FORMS.get(wanted, "json")
         own = {"model"} | ({"response_format"} if form == "text_of_json" else set())
@@ -95,15 +102,10 @@ class TranscriptionAsk:
         length = likely_ms(self.file.data)
         words = 0 if "audio_ms" in model.price.units else LIKELY_TOKENS_PER_SECOND * length // 1_000
         sent = Usage(output=words, units=_listened(model, length), estimated=True)
-        return MediaRequest(
-            "/audio/transcriptions",
-            body,
-            content_type,
-            form,
-            sent,
-            lambda answer: read_usage(answer, model.price),
-            lambda text: _cued(text, model),
+        reading = Reading(
+            form, sent, lambda answer: read_usage(answer, model.price), lambda text: _cued(text, model)
         )
+        return RawRequest(body, {"content-type": content_type}, path="/audio/transcriptions", reading=reading)
 
 
 def _listened(model: Model, milliseconds: int) -> Units:

@@ -28,7 +28,6 @@ NEVER: Mapping[str, str] = {
     "enable_search": "searches are billed apart",
     "fallbacks": "the other model has another price",
     "mcp_servers": "the provider's own tool calls read more than was sent",
-    "models": "the other model has another price",
     "plugins": "plugins are billed apart",
     "prediction": "rejected predictions are billed beyond the limit",
     "provider": "another host has another price",

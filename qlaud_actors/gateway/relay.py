@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from qlaud_actors.errors import ProviderUnavailable, QlaudError, ServiceUnavailable
-from qlaud_actors.gateway.admission import Admission, Answer, Ticket
+from qlaud_actors.gateway.admission import Admission, Ticket
 from qlaud_actors.gateway.asks import Ask
 from qlaud_actors.gateway.pipe import Pipe
 from qlaud_actors.keys.model import ApiKey
@@ -49,21 +49,28 @@ class Carriage:
         """What is told beside the answer, as far as it is known by now."""
         if self.ticket is None:
             return {}
-        headers = {"x-qlaud-resolved-model": self.ticket.model.slug}
+        model = self.ticket.model
+        headers = {"x-qlaud-resolved-model": model.slug, "x-qlaud-provider": model.provider.slug}
         if (remaining := self.ticket.remaining_nanos) is not None:
             headers["x-qlaud-budget-remaining-micros"] = str(remaining // 1_000)
         if not self.ask.stream:
             headers["x-qlaud-cost-micros"] = str(nanos_to_micros(self.ticket.charged_nanos))
         return headers
 
-    async def pass_on(self, ticket: Ticket, answer: Answer) -> None:
+    @property
+    def tokens_used(self) -> int | None:
+        """Tokens in and out, once the call is settled."""
+        used = self.ticket.used if self.ticket else None
+        return used.input_total + used.output if used else None
+
+    async def pass_on(self, ticket: Ticket) -> None:
         """Read the provider to its end; the last bytes leave when their bill is written."""
         try:
             async with asyncio.timeout(DETACHED_SECONDS if self.pipe.left else None) as self._deadline:
-                async with aclosing(answer.events()) as pieces:
+                async with aclosing(ticket.call.events()) as pieces:
                     async for piece in pieces:
-                        if answer.ended:
-                            await ticket.settle(answer.billable(), 200)
+                        if ticket.ended:
+                            await ticket.settle(200)
                         await self.pipe.put(piece)
         finally:
             self._deadline = None
@@ -114,10 +121,8 @@ class Relay:
     async def _answer(self, carriage: Carriage, ticket: Ticket) -> QlaudError | None:
         """Carry an admitted request to its settlement; the error that its reader has to hear."""
         error: QlaudError | None = None
-        answer: Answer | None = None
         try:
-            answer = ticket.open()
-            await carriage.pass_on(ticket, answer)
+            await carriage.pass_on(ticket)
         except QlaudError as failure:
             error = failure
         except TimeoutError:
@@ -128,5 +133,5 @@ class Relay:
             logger.exception("relay_failed", model=ticket.model.slug)
             error = QlaudError()
         with contextlib.suppress(asyncio.CancelledError):
-            await ticket.settle(answer.billable() if answer else None, error.status if error else 200)
+            await ticket.settle(error.status if error else 200)
         return error

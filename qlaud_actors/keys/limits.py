@@ -7,6 +7,7 @@ keep a key from crowding out others; what protects money is the hold in Postgres
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -93,6 +94,14 @@ class Limits:
                 renewal.cancel()
             await self._leave(key, admission, lease, now_ms)
 
+    async def count(self, key_id: uuid.UUID, tokens: int) -> None:
+        """Count tokens that were used beside any request: those of a turn's steps."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._add(key_id, tokens, round(time.time() * 1000))
+        except AWAY as error:
+            self._tell(error)
+
     async def _enter(self, key: ApiKey, tokens: int, lease: str, now_ms: int) -> Counts | None:
         """The counters, with this request in them; None when Redis is away. Raises RateLimited."""
         limits = key.limits
@@ -106,7 +115,11 @@ class Limits:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 admitted, *rest = await self._script(
-                    keys=[_counts_key(key, now_ms), _counts_key(key, now_ms - WINDOW_MS), _running_key(key)],
+                    keys=[
+                        _counts_key(key.id, now_ms),
+                        _counts_key(key.id, now_ms - WINDOW_MS),
+                        _running_key(key),
+                    ],
                     args=[now_ms, WINDOW_MS, *arguments, round(self._lease_seconds * 1000)],
                 )
         except AWAY as error:
@@ -125,11 +138,15 @@ class Limits:
                 if key.limits.max_concurrent:
                     await self._redis.zrem(_running_key(key), lease)
                 if difference:
-                    name = _counts_key(key, now_ms)
-                    await self._redis.hincrby(name, "t", difference)
-                    await self._redis.pexpire(name, 2 * WINDOW_MS)
+                    await self._add(key.id, difference, now_ms)
         except AWAY as error:
             self._tell(error)
+
+    async def _add(self, key_id: uuid.UUID, tokens: int, at_ms: int) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hincrby(_counts_key(key_id, at_ms), "t", tokens)
+            pipe.pexpire(_counts_key(key_id, at_ms), 2 * WINDOW_MS)
+            await pipe.execute()
 
     async def _renew(self, key: ApiKey, lease: str) -> None:
         """Keep the place while the request runs."""
@@ -164,9 +181,9 @@ def _refused(refusal: Refusal | None, headers: dict[str, str]) -> RateLimited:
     )
 
 
-def _counts_key(key: ApiKey, at_ms: int) -> str:
+def _counts_key(key_id: uuid.UUID, at_ms: int) -> str:
     """The braces keep all keys of one API key in one cluster slot."""
-    return f"qlaud:pace:{{{key.id}}}:{at_ms // WINDOW_MS}"
+    return f"qlaud:pace:{{{key_id}}}:{at_ms // WINDOW_MS}"
 
 
 def _running_key(key: ApiKey) -> str:

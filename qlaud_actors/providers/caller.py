@@ -1,15 +1,14 @@
 """Calls a model: encodes, sends, decodes; or lets bytes pass that are in the provider's own dialect."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from qlaud_actors.outbound.client import Client, Response
-from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.catalog import Catalog
-from qlaud_actors.providers.exchange import Exchange, Line, Target
+from qlaud_actors.providers.exchange import Exchange, Target
+from qlaud_actors.providers.media_call import MediaCall
 from qlaud_actors.providers.model import Model, ModelEvent, ModelRequest
 from qlaud_actors.providers.passage import Passage, RawRequest
 from qlaud_actors.providers.wire import Wire
@@ -20,44 +19,46 @@ from qlaud_actors.settings import Secret
 class Caller:
     """Prepares calls; one for each process."""
 
-    def __init__(
-        self,
-        client: Client,
-        catalog: Catalog,
-        attempts: int = 3,
-        *,
-        wires: Mapping[str, Wire] = WIRES,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, client: Client, catalog: Catalog, wires: Mapping[str, Wire] = WIRES) -> None:
+        self._client = client
         self._catalog = catalog
         self._wires = wires
-        self._line = Line(client, RetryPolicy(attempts), sleep)
 
-    def call(self, request: ModelRequest, model: Model) -> "Call":
+    def call(self, request: ModelRequest, model: Model, call_id: str | None = None) -> "Call":
         """Prepare one call; nothing is sent before its events are read.
 
-        Raises ProviderNotConfigured when there is no key for the model's provider.
+        Providers are told `call_id`. Raises ProviderNotConfigured when there is no key for the model's
+        provider.
         """
         self._catalog.require_configured(model)
         wire = self._wires[model.provider.wire]
         encoded = wire.encode(request, model)
-        target = self._target(model, encoded.path, encoded.headers, msgspec.json.encode(encoded.body))
-        return Call(request, model, wire, target, self._line)
+        body = msgspec.json.encode(encoded.body)
+        target = self._target(model, encoded.path, encoded.headers, body, call_id)
+        return Call(request, model, wire, target, self._client)
 
-    def pass_through(self, raw: RawRequest, request: ModelRequest, model: Model) -> Passage:
-        """Prepare a call whose body is in the dialect of the model's provider; nothing is sent yet.
+    def pass_through(
+        self, raw: RawRequest, request: ModelRequest, model: Model, call_id: str | None = None
+    ) -> Passage | MediaCall:
+        """Prepare a call whose body is in a dialect that the model's provider takes; nothing is sent yet.
 
         `request` is what it says, as far as that matters for an estimate. Raises ProviderNotConfigured.
         """
         self._catalog.require_configured(model)
-        wire = self._wires[model.provider.wire]
-        target = self._target(model, raw.path or wire.path, raw.headers, raw.body)
-        return Passage(request, model, wire, target, self._line, raw=raw)
+        wire = self._wires[raw.wire or model.provider.wire]
+        target = self._target(model, raw.path or wire.path, raw.headers, raw.body, call_id)
+        if raw.reading is not None:
+            return MediaCall(request, model, wire, target, self._client, reading=raw.reading)
+        return Passage(request, model, wire, target, self._client, raw=raw)
 
-    def _target(self, model: Model, path: str, headers: Mapping[str, str], body: bytes) -> Target:
+    def _target(
+        self, model: Model, path: str, headers: Mapping[str, str], body: bytes, call_id: str | None
+    ) -> Target:
         provider = model.provider
-        credentials = _credentials(provider.auth_header, self._catalog.credentials(provider))
-        sent = {"content-type": "application/json", **headers, **credentials}
+        sent = {"content-type": "application/json", **headers}
+        sent |= _credentials(provider.auth_header, self._catalog.credentials(provider))
+        if call_id is not None:
+            sent["x-request-id"] = call_id
         return Target(provider.base_url + path, sent, body)
 
 

@@ -1,9 +1,8 @@
-"""One POST to a provider: sent, retried while nothing has come, and what is known of it when it breaks."""
+"""One POST to a provider: sent once, and what is known of it when it breaks."""
 
-import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
@@ -11,7 +10,6 @@ from typing import Generic, TypeVar
 from qlaud_actors.errors import ProviderError, ProviderUnavailable
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.client import Client, OutboundError, OutboundTimeoutError, Response
-from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN, input_estimate
 from qlaud_actors.providers.model import Model, ModelRequest
 from qlaud_actors.providers.wire import Wire
@@ -33,15 +31,6 @@ class Target:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """How a process reaches providers: its client, its patience, its clock."""
-
-    client: Client
-    policy: RetryPolicy
-    sleep: Callable[[float], Awaitable[None]]
-
-
 @dataclass(slots=True)
 class Exchange(ABC, Generic[T]):
     """One call of a model, whose answer comes as a sequence of `T`."""
@@ -50,36 +39,15 @@ class Exchange(ABC, Generic[T]):
     model: Model
     _wire: Wire
     _target: Target
-    _line: Line
-    attempts: int = 0
+    _client: Client
     accepted: bool = False
     """The provider has answered 2xx and works on it: from here on it bills."""
     begun: bool = False
-    """A part of the answer has come; from here on nothing is repeated."""
+    """A part of the answer has come."""
     usage: Usage = field(default_factory=Usage)
     """What the provider has reported so far."""
     usage_known: bool = False
     """`usage` is the provider's final figure."""
-
-    async def events(self) -> AsyncGenerator[T, None]:
-        """The answer as it comes; read once.
-
-        Failures that may pass (overload, a lost connection) are retried, but only until the first byte
-        of an answer. Raises ProviderError.
-        """
-        wait: float | None = 0.0
-        while wait is not None:
-            self.attempts += 1
-            try:
-                async with aclosing(self._attempt()) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                return
-            except ProviderError as error:
-                wait = self._line.policy.wait(self.attempts, error.retry_after, random.random)
-                if wait is None or self.begun or not _may_pass(error):
-                    raise
-            await self._line.sleep(wait)
 
     def produced_usage(self, output_characters: int) -> Usage | None:
         """What to bill a call that broke off after so many characters; None when it never began.
@@ -98,14 +66,11 @@ class Exchange(ABC, Generic[T]):
             estimated=True,
         )
 
-    @abstractmethod
-    def _read(self, response: Response) -> AsyncGenerator[T, None]:
-        """The answer of one attempt that the provider accepted."""
-
-    async def _attempt(self) -> AsyncGenerator[T, None]:
-        entry = _LogLine(self.model, self.attempts)
+    async def events(self) -> AsyncGenerator[T, None]:
+        """The answer as it comes; read once. Raises ProviderError."""
+        entry = _LogLine(self.model)
         try:
-            async with self._line.client.stream_post(
+            async with self._client.stream_post(
                 self._target.url, self._target.headers, self._target.body
             ) as response:
                 entry.answered(response.status)
@@ -123,6 +88,10 @@ class Exchange(ABC, Generic[T]):
             raise ProviderUnavailable(self._unavailable(error)) from error
         finally:
             entry.write()
+
+    @abstractmethod
+    def _read(self, response: Response) -> AsyncGenerator[T, None]:
+        """The answer that the provider has begun."""
 
     async def _check(self, response: Response) -> None:
         if 200 <= response.status < 300:
@@ -142,21 +111,12 @@ class Exchange(ABC, Generic[T]):
         return f"{name} could not be reached."
 
 
-def _may_pass(error: ProviderError) -> bool:
-    """Whether a second try may fare better: not where the provider refuses our key or account, nor
-    where it took the call and fell silent, for it may be at work still.
-    """
-    refused = error.details.get("credentials") or error.details.get("billing")
-    return error.transient and not refused and not isinstance(error.__cause__, OutboundTimeoutError)
-
-
 class _LogLine:
-    """The log line of one attempt: no bodies, no keys, no addresses."""
+    """Its log line: no bodies, no keys, no addresses."""
 
-    def __init__(self, model: Model, attempt: int) -> None:
+    def __init__(self, model: Model) -> None:
         self.outcome = "abandoned"
         self._model = model
-        self._attempt = attempt
         self._status: int | None = None
         self._start = time.monotonic()
         self._latency_ms: int | None = None
@@ -178,7 +138,6 @@ class _LogLine:
             "provider_call",
             provider=self._model.provider.slug,
             model=self._model.slug,
-            attempt=self._attempt,
             status=self._status,
             outcome=self.outcome,
             said=self._said,

@@ -1,22 +1,32 @@
 """Asks one candidate after another until one answers: never after the first byte of an answer.
 
 What is sent to a candidate is the business of its user (a neutral request, or a caller's own bytes):
-this module decides who is asked next, tells the circuits, and keeps a record of every attempt.
+this module decides who is asked next and when, tells the circuits, and keeps a record of every attempt.
 """
 
+import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from qlaud_actors.errors import BudgetRefused, ProviderError, ProviderRejected, QlaudError
+from qlaud_actors.errors import (
+    BudgetRefused,
+    InvalidRequest,
+    ProviderError,
+    ProviderRejected,
+    ProviderUnavailable,
+    QlaudError,
+)
 from qlaud_actors.log import get_logger
+from qlaud_actors.outbound.client import OutboundTimeoutError
+from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.circuit import Circuits
-from qlaud_actors.providers.model import Model, ModelRequest
+from qlaud_actors.providers.model import Model
 
 C = TypeVar("C", bound="HostCall")
-C_co = TypeVar("C_co", bound="HostCall", covariant=True)
 
 logger = get_logger(__name__)
 
@@ -36,20 +46,15 @@ class HostCall(Protocol):
         """The answer as it comes; read once. Raises ProviderError."""
 
 
-class Calls(Protocol[C_co]):
-    """Prepares calls (`caller.Caller` does)."""
-
-    def call(self, request: ModelRequest, model: Model) -> C_co:
-        """Prepare one call; nothing is sent before its events are read."""
-
-
-Opener = Callable[[Model, bool], C]
-"""Prepares the call of a candidate. The flag: others can be asked after it, so it should not repeat
-or wait by itself."""
+Opener = Callable[[Model], C]
+"""Prepares the call of a candidate."""
 
 BeforeAttempt = Callable[[Model], Awaitable[None]]
-"""Awaited before each candidate, the first included: where the meter tops its hold up. Refuses the
-candidate by raising BudgetRefused; any other error ends the call."""
+"""Awaited before each attempt, the first included: where the meter changes its hold. Refuses the
+candidate by raising one of REFUSALS; any other error ends the call."""
+
+REFUSALS = (BudgetRefused, InvalidRequest)
+"""There is not enough money for it, or it cannot be asked such a thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +79,10 @@ async def nothing(model: Model) -> None:
 class Fallback:
     """Makes calls that fail over; one for each process, because circuits are shared by all calls."""
 
+    policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(1))
     circuits: Circuits = field(default_factory=Circuits)
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     def healthy(self, model: Model) -> bool:
         """Whether a call of this model should go to this host now (for `routing.candidates`)."""
@@ -85,18 +92,17 @@ class Fallback:
         self, candidates: Sequence[Model], opener: Opener[C], before_attempt: BeforeAttempt = nothing
     ) -> "FallbackCall[C]":
         """Prepare a call of at least one candidate, in order; nothing is sent before its answer is read."""
-        return FallbackCall(tuple(candidates), opener, before_attempt, self.circuits, self.clock)
+        return FallbackCall(self, tuple(candidates), opener, before_attempt)
 
 
 @dataclass(slots=True)
 class FallbackCall(Generic[C]):
     """One call that may go through several hosts (itself a `HostCall`)."""
 
+    _fallback: Fallback
     candidates: tuple[Model, ...]
     _opener: Opener[C]
     _before: BeforeAttempt
-    _circuits: Circuits
-    _clock: Callable[[], float]
     attempts: list[Attempt] = field(default_factory=list)
     """Every candidate that was asked or refused, in order."""
     model: Model | None = None
@@ -117,22 +123,21 @@ class FallbackCall(Generic[C]):
     async def events(self) -> AsyncGenerator[Any, None]:
         """The answer of the first candidate that gives one, piece by piece; read once.
 
-        Raises the last ProviderError when none did; what `before_attempt` raised when it let none through.
+        Each is asked once before any is asked again; those whose failure may pass are, after a while,
+        until as many attempts were made as there are candidates, and no fewer than the policy has.
+        Raises the last ProviderError when none answered; the first refusal when none was asked.
         """
         failure: QlaudError | None = None
-        for index, model in enumerate(self.candidates):
-            start = self._clock()
-            try:
-                await self._before(model)
-            except BudgetRefused as refusal:
-                self._note(model, start, refusal)
+        hopeful = [(model, 0.0) for model in self.candidates]
+        most = len(hopeful) + self._fallback.policy.attempts - 1
+        for model, not_before in hopeful:  # grows while it is read
+            await self._sleep_until(not_before)
+            if refusal := await self._refused(model):
                 failure = failure or refusal
                 continue
-            self.model = model
+            self.model, start = model, self._fallback.clock()
             try:
-                async with aclosing(
-                    self._ask(model, start, others=index + 1 < len(self.candidates))
-                ) as pieces:
+                async with aclosing(self._ask(model, start)) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
@@ -140,35 +145,74 @@ class FallbackCall(Generic[C]):
                 if self.begun or self.accepted or not another_may_answer(error):
                     raise
                 failure = error
+                again = self._again(model, error) if len(hopeful) < most else None
+                if again is not None:
+                    hopeful.append((model, again))
         assert failure is not None
         raise failure
 
-    async def _ask(self, model: Model, start: float, *, others: bool) -> AsyncGenerator[Any, None]:
-        self._circuits.tried(model, start)
+    async def begin(self) -> None:
+        """Let `before_attempt` choose the first candidate now, not with the first read.
+
+        Those that it refuses are asked no more. Raises the first refusal when all are.
+        """
+        first: QlaudError | None = None
+        for index, model in enumerate(self.candidates):
+            refusal = await self._refused(model)
+            if refusal is None:
+                self.candidates = self.candidates[index:]
+                return
+            first = first or refusal
+        assert first is not None
+        raise first
+
+    async def _refused(self, model: Model) -> QlaudError | None:
+        start = self._fallback.clock()
+        try:
+            await self._before(model)
+        except REFUSALS as refusal:
+            self._note(model, start, refusal)
+            return refusal
+        return None
+
+    def _again(self, model: Model, error: ProviderError) -> float | None:
+        """When this candidate may be asked again; None when it should not be."""
+        if not may_pass(error):
+            return None
+        asked = sum(1 for one in self.attempts if (one.provider, one.model) == _name(model))
+        wait = self._fallback.policy.wait(asked, error.retry_after, random.random)
+        return None if wait is None else self._fallback.clock() + wait
+
+    async def _sleep_until(self, moment: float) -> None:
+        if (wait := moment - self._fallback.clock()) > 0 and moment:
+            await self._fallback.sleep(wait)
+
+    async def _ask(self, model: Model, start: float) -> AsyncGenerator[Any, None]:
+        circuits = self._fallback.circuits
+        circuits.tried(model, start)
         answered = False
         try:
-            call = self.current = self._opener(model, others)
+            call = self.current = self._opener(model)
             async with aclosing(call.events()) as pieces:
                 async for piece in pieces:
                     if not answered:
                         answered = True
-                        self._circuits.succeeded(model)
+                        circuits.succeeded(model)
                         self._note(model, start, None)
                     yield piece
             if not answered:
                 self._note(model, start, None)
         except ProviderError as error:
-            self._circuits.failed(model, error, self._clock())
+            circuits.failed(model, error, self._fallback.clock())
             if not answered:
                 self._note(model, start, error)
             raise
 
     def _note(self, model: Model, start: float, error: QlaudError | None) -> None:
         attempt = Attempt(
-            model.provider.slug,
-            model.slug,
+            *_name(model),
             error.status if error else 200,
-            round((self._clock() - start) * 1000),
+            round((self._fallback.clock() - start) * 1000),
             error.code if error else None,
         )
         self.attempts.append(attempt)
@@ -176,19 +220,20 @@ class FallbackCall(Generic[C]):
             logger.info("provider_attempt", **{name: getattr(attempt, name) for name in Attempt.__slots__})
 
 
-def through(caller: Calls[C], once: Calls[C], request_for: Callable[[Model], ModelRequest]) -> Opener[C]:
-    """Asks candidates with a neutral request: `once` is a caller that makes one attempt, for candidates
-    that have others behind them. `request_for` gives each its request, with the `max_tokens` it affords.
-    """
-
-    def opener(model: Model, others: bool) -> C:
-        return (once if others else caller).call(request_for(model), model)
-
-    return opener
-
-
 def another_may_answer(error: ProviderError) -> bool:
     """Whether another host may do better: not where the request itself was refused. A model that is
     missing at one host (404) need not be at the next.
     """
     return not isinstance(error, ProviderRejected) or error.status == 404
+
+
+def may_pass(error: ProviderError) -> bool:
+    """Whether the same host may do better later: not where it refuses our key or account, nor where it
+    took the call and fell silent, for it may be at work still.
+    """
+    refused = isinstance(error, ProviderUnavailable) and (error.credentials or error.billing)
+    return error.transient and not refused and not isinstance(error.__cause__, OutboundTimeoutError)
+
+
+def _name(model: Model) -> tuple[str, str]:
+    return model.provider.slug, model.slug

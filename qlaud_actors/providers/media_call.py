@@ -5,9 +5,9 @@ The last bytes are given only when the usage is known, so that it can be written
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -15,6 +15,7 @@ from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.outbound.client import MAX_STREAM_BYTES, Response
 from qlaud_actors.providers import failure
 from qlaud_actors.providers.exchange import Exchange
+from qlaud_actors.providers.reading import Reading
 from qlaud_actors.providers.sse import SseFrame, SseParser
 from qlaud_actors.usage import Usage
 
@@ -23,33 +24,11 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 UNREADABLE = "The provider sent an answer that cannot be read."
 
-Form: TypeAlias = Literal["json", "text_of_json", "text", "bytes", "events", "sound_of_events"]
-"""How an answer comes and leaves: a JSON body as it is, or the `text` in it alone; a text; bytes as they
-come; events as they come, or the sound in them alone.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaRequest:
-    """A body for one provider, and how the answer to it is read."""
-
-    path: str
-    """Below the base URL."""
-    body: bytes = field(repr=False)
-    content_type: str
-    form: Form
-    sent: Usage
-    """What the request itself tells of its usage: billed when the answer tells none."""
-    read: Callable[[dict[str, Any]], Usage | None]
-    """The usage that a JSON answer or an event tells."""
-    read_text: Callable[[bytes], Usage | None] = lambda _: None
-
-
 @dataclass(slots=True)
 class MediaCall(Exchange[bytes]):
     """One such call (`gateway.admission.Answer` is what its user sees of it)."""
 
-    media: MediaRequest = field(kw_only=True)
+    reading: Reading = field(kw_only=True)
     ended: bool = False
     """The answer is complete with the bytes that come next."""
 
@@ -57,13 +36,16 @@ class MediaCall(Exchange[bytes]):
         """What to bill as things stand; None when the provider never began."""
         if not self.accepted:
             return None
-        return self.usage if self.usage_known else self.media.sent
+        return self.usage if self.usage_known else self.reading.sent
 
     async def _read(self, response: Response) -> AsyncGenerator[bytes, None]:
-        if self.media.form in ("json", "text_of_json", "text"):
+        events = response.headers.get("content-type", "").startswith("text/event-stream")
+        if self.reading.form in ("json", "text_of_json", "text") or (
+            self.reading.form == "events" and not events  # some models do not stream and say so this way
+        ):
             yield await self._whole(response)
             return
-        pieces = response if self.media.form == "bytes" else self._events(response)
+        pieces = response if self.reading.form == "bytes" else self._events(response)
         held = b""
         async for piece in pieces:
             self.begun = True
@@ -78,12 +60,12 @@ class MediaCall(Exchange[bytes]):
     async def _whole(self, response: Response) -> bytes:
         self.begun = True  # whoever answers at once has done all the work already
         body = await response.read_limited(MAX_STREAM_BYTES)
-        if self.media.form == "text":
-            self._note(self.media.read_text(body))
+        if self.reading.form == "text":
+            self._note(self.reading.read_text(body))
         else:
             answer = _object(body)
             self._read_usage(answer)
-            if self.media.form == "text_of_json":
+            if self.reading.form == "text_of_json":
                 body = str(answer.get("text") or "").encode() + b"\n"
         self.ended = True
         return body
@@ -102,14 +84,14 @@ class MediaCall(Exchange[bytes]):
             raise failure.from_event(event.get("error") or event)
         if event.get("usage"):
             self._read_usage(event)
-        if self.media.form == "sound_of_events":
+        if self.reading.form == "sound_of_events":
             return _sound(event)
         name = b"event: %s\n" % frame.event.encode() if frame.event else b""
         return name + b"".join(b"data: %s\n" % line.encode() for line in frame.data.split("\n")) + b"\n"
 
     def _read_usage(self, answer: dict[str, Any]) -> None:
         try:
-            self._note(self.media.read(answer))
+            self._note(self.reading.read(answer))
         except (ValueError, TypeError, AttributeError, OverflowError):
             raise ProviderUnavailable(UNREADABLE) from None
 

@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from qlaud_actors.errors import ScopeMissing, UnknownModel
+from qlaud_actors.errors import InvalidRequest, ScopeMissing, UnknownModel
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.model import Model
 
 Hosts = tuple[Model, ...]
+
+TEXT = "text-generation"
 
 
 def candidates(
@@ -16,13 +18,14 @@ def candidates(
     healthy: Callable[[Model], bool],
     fallbacks: Sequence[str] | None = None,
     allowed: Callable[[str], bool] | None = None,
+    task: str = TEXT,
 ) -> Hosts:
     """Whom to ask for a model, in order: its healthy hosts, cheapest first; then those of its fallbacks,
     model by model; and whoever is not healthy at the very end.
 
     `fallbacks` are the caller's own (`models` in a request) and replace the catalogue's. `allowed` tells
-    by slug what the caller's key may use. Only configured hosts are named; when there is none, the best
-    one is, so that the caller hears what is missing. Raises UnknownModel, ScopeMissing.
+    by slug what the caller's key may use, `task` what the models have to do. Only configured hosts are named; when there is none, the best
+    one is, so that the caller hears what is missing. Raises UnknownModel, ScopeMissing, InvalidRequest.
     """
     first = catalog.hosts(slug)
     if allowed and not allowed(first[0].slug):
@@ -32,6 +35,9 @@ def candidates(
     else:
         others = [catalog.hosts(other) for other in fallbacks]
     asked = [first, *(hosts for hosts in others if not allowed or allowed(hosts[0].slug))]
+    for model in (hosts[0] for hosts in asked):
+        if model.task != task:
+            raise InvalidRequest(f"{model.slug} is a model for {model.task}: this asks for {task}.")
     found = [host for hosts in asked for host in hosts if catalog.configured(host.provider)]
     unique = tuple(dict.fromkeys(found)) or first[:1]
     return tuple(sorted(unique, key=lambda host: not healthy(host)))
