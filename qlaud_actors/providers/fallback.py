@@ -20,15 +20,12 @@ from qlaud_actors.errors import (
     ProviderUnavailable,
     QlaudError,
 )
-from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.client import OutboundTimeoutError
 from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.circuit import Circuits
 from qlaud_actors.providers.model import Model
 
 C = TypeVar("C", bound="HostCall")
-
-logger = get_logger(__name__)
 
 
 class HostCall(Protocol):
@@ -209,15 +206,9 @@ class FallbackCall(Generic[C]):
             raise
 
     def _note(self, model: Model, start: float, error: QlaudError | None) -> None:
-        attempt = Attempt(
-            *_name(model),
-            error.status if error else 200,
-            round((self._fallback.clock() - start) * 1000),
-            error.code if error else None,
-        )
-        self.attempts.append(attempt)
-        if error or len(self.attempts) > 1:
-            logger.info("provider_attempt", **{name: getattr(attempt, name) for name in Attempt.__slots__})
+        ms = round((self._fallback.clock() - start) * 1000)
+        status, code = (error.status, error.code) if error else (200, None)
+        self.attempts.append(Attempt(*_name(model), status, ms, code))
 
 
 def another_may_answer(error: ProviderError) -> bool:

@@ -1,7 +1,7 @@
 """A loopback model provider that answers Anthropic's wire as a test tells it to, and calls of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -9,8 +9,10 @@ import msgspec
 from aiohttp import web
 
 from qlaud_actors.outbound.client import Timeouts, open_client
+from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.caller import Call, Caller
 from qlaud_actors.providers.catalog import Catalog
+from qlaud_actors.providers.fallback import Fallback, FallbackCall
 from qlaud_actors.providers.model import Message, ModelEvent, ModelRequest
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -114,10 +116,32 @@ async def hang_up(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+@dataclass
+class Calling:
+    """A call with its repetitions, as who makes it sees it."""
+
+    call: FallbackCall[Call]
+
+    @property
+    def attempts(self) -> int:
+        """How often the provider was asked."""
+        return len(self.call.attempts)
+
+    @property
+    def last(self) -> Call:
+        """The last of them."""
+        assert self.call.current is not None
+        return self.call.current
+
+    def events(self) -> AsyncGenerator[ModelEvent, None]:
+        """The answer as it comes."""
+        return self.call.events()
+
+
 @asynccontextmanager
 async def calling(
     url: str, attempts: int = 3, timeouts: Timeouts | None = None
-) -> AsyncIterator[tuple[Callable[[], Call], list[float]]]:
+) -> AsyncIterator[tuple[Callable[[], Calling], list[float]]]:
     """Makes calls of claude-haiku-4-5 at `url`; the list holds the waits between attempts."""
     waits: list[float] = []
 
@@ -125,15 +149,17 @@ async def calling(
         waits.append(seconds)
 
     catalog = Catalog.load({"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": url})
+    model = catalog.resolve("claude-haiku-4-5")
     client = open_client(timeouts)
-    caller = Caller(client, catalog, attempts, sleep=sleep)
+    caller = Caller(client, catalog)
+    fallback = Fallback(RetryPolicy(attempts), clock=lambda: 1.0, sleep=sleep)
     try:
-        yield (lambda: caller.call(REQUEST, catalog.resolve("claude-haiku-4-5"))), waits
+        yield (lambda: Calling(fallback.call([model], lambda model: caller.call(REQUEST, model)))), waits
     finally:
         await client.close()
 
 
-async def collect(call: Call, events: list[ModelEvent] | None = None) -> list[ModelEvent]:
+async def collect(call: Call | Calling, events: list[ModelEvent] | None = None) -> list[ModelEvent]:
     """All events of a call; also those before an error, when a list is given."""
     events = [] if events is None else events
     async for event in call.events():

@@ -5,14 +5,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 import pytest
-from provider_double import END, REQUEST, START, TEXT, Provider, hang_up, refuse, running_provider, stream
+from provider_double import END, REQUEST, START, TEXT, Provider, refuse, running_provider, stream
 
 from qlaud_actors.errors import ProviderOverloaded, ProviderRejected, ProviderUnavailable, SpendCapReached
 from qlaud_actors.outbound.client import open_client
+from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.caller import Call, Caller
 from qlaud_actors.providers.catalog import Catalog
-from qlaud_actors.providers.fallback import Fallback, FallbackCall, through
-from qlaud_actors.providers.model import Model, ModelRequest
+from qlaud_actors.providers.fallback import Fallback, FallbackCall
+from qlaud_actors.providers.model import Model
 from qlaud_actors.providers.routing import candidates
 from qlaud_actors.usage import Usage
 
@@ -47,16 +48,16 @@ class World:
     cheap: Provider
     dear: Provider
     catalog: Catalog
-    callers: tuple[Caller, Caller]
+    caller: Caller
     waits: list[float]
-    fallback: Fallback = field(default_factory=Fallback)
+    fallback: Fallback
     held: list[str] = field(default_factory=list)
     refuses: bool = False
 
     def call(self) -> FallbackCall[Call]:
         """A call by the order of the day."""
         found = candidates(self.catalog, "m", self.fallback.healthy)
-        return self.fallback.call(found, through(*self.callers, self._request), self._hold)
+        return self.fallback.call(found, self._prepare, self._hold)
 
     async def ask(self) -> FallbackCall[Call]:
         """The same, read to its end."""
@@ -65,8 +66,8 @@ class World:
             pass
         return call
 
-    def _request(self, model: Model) -> ModelRequest:
-        return replace(REQUEST, max_tokens=model.max_output_tokens)
+    def _prepare(self, model: Model) -> Call:
+        return self.caller.call(replace(REQUEST, max_tokens=model.max_output_tokens), model)
 
     async def _hold(self, model: Model) -> None:
         if self.refuses and model.provider.slug == "dear":
@@ -93,8 +94,8 @@ async def world() -> AsyncIterator[World]:
         catalog = Catalog.load({"CHEAP_BASE_URL": cheap.url, "DEAR_BASE_URL": dear.url}, sources)
         client = open_client()
         stack.push_async_callback(client.close)
-        callers = Caller(client, catalog, 3, sleep=sleep), Caller(client, catalog, 1, sleep=sleep)
-        yield World(cheap, dear, catalog, callers, waits)
+        fallback = Fallback(RetryPolicy(2), sleep=sleep)
+        yield World(cheap, dear, catalog, Caller(client, catalog), waits, fallback)
 
 
 def told(call: FallbackCall[Call]) -> list[tuple[str, int, str | None]]:
@@ -131,13 +132,13 @@ async def test_a_host_that_asks_for_patience_is_left_for_another(world: World) -
     assert told(await world.ask()) == [("dear", 200, None)]
 
 
-async def test_the_last_host_is_waited_for(world: World) -> None:
-    """When all others have failed, the patience that a single host gets is the last one's."""
-    world.cheap.answers = [hang_up]
+async def test_a_host_is_waited_for_when_all_have_failed(world: World) -> None:
+    """Each is asked once before any is asked again, and none before it wants."""
+    world.cheap.answers = [refuse(401, UNPAID)]
     world.dear.answers = [refuse(529, **{"retry-after": "2"}), ANSWER]
-    assert [status for _, status, _ in told(await world.ask())] == [502, 200]
+    assert [status for _, status, _ in told(await world.ask())] == [502, 529, 200]
     assert len(world.waits) == 1
-    assert world.waits[0] >= 2
+    assert 1.5 < world.waits[0] <= 2
 
 
 async def test_a_refused_request_is_asked_of_nobody_else(world: World) -> None:

@@ -6,12 +6,15 @@ import uuid
 import pytest
 
 from qlaud_actors.billing import meter, report
+from qlaud_actors.billing.meter import QUERIES
 from qlaud_actors.billing.model import Charge, Hold, Settlement
+from qlaud_actors.billing.presence import present, release_abandoned
 from qlaud_actors.billing.report import Span
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.errors import SpendCapReached
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.money import charge_nanos
+from qlaud_actors.providers.fallback import Attempt
 from qlaud_actors.usage import Price, Rates, Usage, WorstCase
 
 ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
@@ -155,13 +158,13 @@ async def test_a_refusal_tells_its_figures(pool: Pool) -> None:
 
 
 async def test_settling_twice_charges_once(pool: Pool) -> None:
-    """The hold's row is the permission to charge, and it is gone after the first time."""
+    """A call is charged once, however often that is asked for, and each time told what it was charged."""
     key = await new_key(pool, 10**12)
     hold = await meter.hold(pool, key, None, call(), floor_tokens=64)
     used = charge(key, Usage(input=1_000, output=1_000))
     results = await asyncio.gather(*(settle(pool, hold.id, used) for _ in range(10)))
     cost = charge_nanos(PRICE.cost_picos(used.usage), 700)
-    assert [result for result in results if result] == [Settlement(cost, 0)]
+    assert results == [Settlement(cost, 0)] * 10
     assert await budget(pool, key) == (cost, 0)
     assert await pool.fetchval("SELECT count(*) FROM usage_events") == 1
 
@@ -202,18 +205,30 @@ async def test_releasing_twice_releases_once(pool: Pool) -> None:
     assert await budget(pool, key) == (0, holds[2].amount_nanos)
 
 
-async def test_a_hold_is_settled_or_released_never_both(pool: Pool) -> None:
-    """Whoever comes first decides; the other one changes nothing."""
+async def test_a_call_that_was_given_up_is_charged_all_the_same(pool: Pool) -> None:
+    """Whoever comes first, the hold is gone once, and what was used is charged once."""
     key = await new_key(pool, 10**12)
     used = charge(key, Usage(input=1_000, output=1_000))
     for _ in range(10):
         before, _ = await budget(pool, key)
         hold = await meter.hold(pool, key, None, call(), floor_tokens=64)
         settled, released = await asyncio.gather(settle(pool, hold.id, used), meter.release(pool, [hold.id]))
-        assert (settled is None) == (released == 1)
-        spent, held = await budget(pool, key)
-        assert held == 0
-        assert spent - before == (settled.charged_nanos if settled else 0)
+        assert settled is not None
+        assert released in (0, 1)
+        assert await budget(pool, key) == (before + settled.charged_nanos, 0)
+
+
+async def test_a_late_charge_passes_no_cap(pool: Pool) -> None:
+    """A call whose hold was given back to others gets what these leave; the rest is the operator's."""
+    worst = call(input_bound=10, max_tokens=10)
+    key = await new_key(pool, worst.nanos() + 5)
+    late = await meter.hold(pool, key, None, worst, floor_tokens=1)
+    await meter.release(pool, [late.id])
+    other = await meter.hold(pool, key, None, worst, floor_tokens=1)
+    used = charge(key, Usage(input=10, output=10))
+    rated = charge_nanos(PRICE.cost_picos(used.usage), 700)
+    assert await settle(pool, late.id, used) == Settlement(5, rated - 5)
+    assert await budget(pool, key) == (5, other.amount_nanos)
 
 
 async def test_an_overrun_is_not_the_keys(pool: Pool) -> None:
@@ -310,12 +325,46 @@ async def test_a_step_that_is_being_charged_is_not_charged_beside_it(pool: Pool)
     assert await pool.fetchval("SELECT count(*) FROM usage_events") == 1
 
 
-async def test_a_dead_front_doors_hold_is_given_back(pool: Pool) -> None:
-    """A relayed call's hold that nobody can still need is swept; a fresh one is left."""
-    key = await new_key(pool, None)
-    old = await meter.hold(pool, key, None, call(), 1)
-    fresh = await meter.hold(pool, key, None, call(), 1)
-    await pool.execute("UPDATE holds SET created_at = now() - interval '2 hours' WHERE id = $1", old.id)
-    assert await meter.release_abandoned(pool) == 1
-    assert await pool.fetchval("SELECT id FROM holds") == fresh.id
-    assert await budget(pool, key) == (0, fresh.amount_nanos)
+async def test_a_hold_follows_its_call_to_another_candidate(pool: Pool) -> None:
+    """More or less is held for the same call; a refusal leaves nothing held."""
+    small, large = call(10, 10), call(10, 1_000)
+    key = await new_key(pool, large.nanos())
+    hold = await meter.hold(pool, key, None, small, 10)
+    more = await meter.change_hold(pool, hold.id, key, None, large, 1_000)
+    assert (more.id, more.amount_nanos) == (hold.id, large.nanos())
+    less = await meter.change_hold(pool, hold.id, key, None, small, 10)
+    assert await budget(pool, key) == (0, less.amount_nanos)
+    with pytest.raises(SpendCapReached) as refused:
+        await meter.change_hold(pool, hold.id, key, None, call(10, 2_000), 2_000)
+    assert refused.value.details["held_micros"] == 0
+    assert await budget(pool, key) == (0, 0)
+    assert (await meter.change_hold(pool, hold.id, key, None, small, 10)).id == hold.id
+
+
+async def test_a_dead_process_loses_its_holds(pool: Pool) -> None:
+    """They are given back once it was silent for too long; those of the living and of turns stay."""
+    key, (living, dead) = await new_key(pool, None), (new_uuid(), new_uuid())
+    async with present(pool, living):
+        kept = await meter.hold(pool, key, None, call(), 1, owner=living)
+        of_turn = await meter.hold(pool, key, new_uuid(), call(), 1)
+        lost = [await meter.hold(pool, key, None, call(), 1, owner=owner) for owner in (dead, None)]
+        await pool.execute(QUERIES.stay_alive, dead, -1.0)
+        assert await release_abandoned(pool) == len(lost)
+        assert await release_abandoned(pool) == 0
+        assert {row["id"] for row in await pool.fetch("SELECT id FROM holds")} == {kept.id, of_turn.id}
+        assert await budget(pool, key) == (0, kept.amount_nanos + of_turn.amount_nanos)
+    assert await release_abandoned(pool) == 1
+
+
+async def test_attempts_that_failed_are_rows(pool: Pool) -> None:
+    """In their order, beside the usage event of who answered; written twice they are there once."""
+    key, call_id = await new_key(pool, None), new_uuid()
+    told = [Attempt("a", "m", 529, 12, "provider_overloaded"), Attempt("b", "m", 200, 40)]
+    told.insert(1, Attempt("c", "n", 402, 1, "key_cap_exceeded"))
+    for _ in range(2):
+        await meter.note_attempts(pool, call_id, key, told)
+    rows = await pool.fetch("SELECT number, provider_slug, status, error FROM attempts ORDER BY number")
+    assert [tuple(row) for row in rows] == [
+        (1, "a", 529, "provider_overloaded"),
+        (2, "c", 402, "key_cap_exceeded"),
+    ]

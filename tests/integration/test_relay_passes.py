@@ -17,9 +17,13 @@ from qlaud_actors.gateway import pipe
 from qlaud_actors.gateway import relay as relay_module
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
+from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys.limits import Admitted
 from qlaud_actors.outbound.client import open_client
+from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
+from qlaud_actors.providers.fallback import Fallback
 
 CLAUDE, GPT = "claude-haiku-4-5", "gpt-5.4-mini"
 PATHS = {CLAUDE: "/v1/messages", GPT: "/v1/chat/completions"}
@@ -67,9 +71,9 @@ class Relayed:
 class NoLimits:
     """Paces nobody."""
 
-    def admit(self, key: object) -> contextlib.nullcontext[None]:
+    def admit(self, key: object, tokens: int) -> contextlib.nullcontext[Admitted]:
         """Come in."""
-        return contextlib.nullcontext()
+        return contextlib.nullcontext(Admitted())
 
 
 @pytest.fixture
@@ -90,7 +94,8 @@ async def relayed(pool: Pool) -> AsyncIterator[Relayed]:
         async def sleep(_: float) -> None:
             return
 
-        relay = Relay(Admission(pool, catalog, Caller(client, catalog, sleep=sleep), 700))
+        fallback = Fallback(RetryPolicy(3), sleep=sleep)
+        relay = Relay(Admission(pool, catalog, Caller(client, catalog), fallback, 700, new_uuid()))
         stack.push_async_callback(relay.close)
         stack.callback(provider.released.set)
         door = await stack.enter_async_context(

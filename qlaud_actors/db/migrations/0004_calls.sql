@@ -105,7 +105,7 @@ DECLARE
 BEGIN
     PERFORM FROM accounts WHERE id = account FOR KEY SHARE;  -- it stays prepaid or postpaid
     SELECT * INTO wallet FROM wallets WHERE account_id = account FOR UPDATE;
-    budget := lock_budget_v1(for_key, now());
+    SELECT * INTO budget FROM budgets WHERE key_id = for_key FOR UPDATE;
     DELETE FROM holds WHERE id = the_call RETURNING * INTO hold;
     present := NOT FOUND OR hold.window_start = budget.window_start;
     room := LEAST(

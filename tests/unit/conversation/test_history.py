@@ -89,8 +89,8 @@ def test_a_forced_tool_is_forced_once() -> None:
     """`tool_choice` binds the first step only, else the loop would call the tool until its limit."""
     asked = TurnRequest("m", 100, params={"tool_choice": {"type": "any"}})
     tools = Toolset(offered=(Tool("1", "t", "d", {}, "webhook"),))
-    first = build_request(asked, [Message("user", "hi")], tools, 50, first=True)
-    later = build_request(asked, [Message("user", "hi")], tools, 50, first=False)
+    first = build_request(asked, [Message("user", "hi")], tools, first=True)
+    later = build_request(asked, [Message("user", "hi")], tools, first=False)
     assert first.params == {"tool_choice": {"type": "any"}}
     assert later.params == {}
-    assert first.max_tokens == 50
+    assert first.max_tokens == 100

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from qlaud_actors.errors import (
+    InvalidRequest,
     LeaseLost,
     ProviderError,
     ProviderOverloaded,
@@ -14,6 +15,7 @@ from qlaud_actors.errors import (
     ProviderUnavailable,
     SpendCapReached,
 )
+from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.providers.fallback import Fallback, FallbackCall
 from qlaud_actors.providers.model import Model
 
@@ -47,24 +49,28 @@ class Script:
 
 @dataclass
 class World:
-    """Hosts a, b, c, … with a script each; notes who was asked, and whether others were behind."""
+    """Hosts a, b, c, … with a script each (the last stands for all that come after); notes who was asked."""
 
     model: Callable[..., Model]
     scripts: list[Script]
-    asked: list[tuple[str, bool]] = field(default_factory=list)
-    time: float = 0.0
+    asked: list[str] = field(default_factory=list)
+    time: float = 1.0
     refusing: dict[str, Exception] = field(default_factory=dict)
+    attempts: int = 1
 
     def __post_init__(self) -> None:
-        self.fallback = Fallback(clock=lambda: self.time)
+        self.fallback = Fallback(RetryPolicy(self.attempts), clock=lambda: self.time, sleep=self._sleep)
 
     def call(self) -> FallbackCall[Script]:
         """A call of all hosts in order."""
         models = [self.model("abc"[index]) for index in range(len(self.scripts))]
         return self.fallback.call(models, self._open, self._before)
 
-    def _open(self, model: Model, others: bool) -> Script:
-        self.asked.append((model.provider.slug, others))
+    async def _sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def _open(self, model: Model) -> Script:
+        self.asked.append(model.provider.slug)
         self.time += 0.25
         return self.scripts["abc".index(model.provider.slug)]
 
@@ -88,7 +94,7 @@ async def test_the_first_answer_is_the_answer(model: Callable[..., Model]) -> No
     assert not call.begun
     assert call.current is None
     assert await read(call) == ["a", "b"]
-    assert world.asked == [("a", True)]
+    assert world.asked == ["a"]
     assert [(t.provider, t.status, t.ms, t.error) for t in call.attempts] == [("a", 200, 250, None)]
     assert call.begun
     assert call.current is world.scripts[0]
@@ -102,7 +108,7 @@ async def test_what_another_may_answer_is_asked_of_another(
     world = World(model, [Script([], error), Script(["b"])])
     call = world.call()
     assert await read(call) == ["b"]
-    assert world.asked == [("a", True), ("b", False)]
+    assert world.asked == ["a", "b"]
     assert [(t.status, t.error) for t in call.attempts] == [(error.status, error.code), (200, None)]
     assert call.model is not None
     assert call.model.provider.slug == "b"
@@ -113,7 +119,7 @@ async def test_a_refused_request_is_refused(model: Callable[..., Model]) -> None
     world = World(model, [Script([], REFUSED), Script(["b"])])
     with pytest.raises(ProviderRejected):
         await read(world.call())
-    assert world.asked == [("a", True)]
+    assert world.asked == ["a"]
 
 
 async def test_nothing_is_repeated_after_the_first_byte(model: Callable[..., Model]) -> None:
@@ -123,7 +129,7 @@ async def test_nothing_is_repeated_after_the_first_byte(model: Callable[..., Mod
     heard: list[str] = []
     with pytest.raises(ProviderOverloaded):
         await read(call, heard)
-    assert (heard, world.asked) == (["a"], [("a", True)])
+    assert (heard, world.asked) == (["a"], ["a"])
     assert call.accepted
 
 
@@ -132,7 +138,7 @@ async def test_a_host_that_works_on_it_is_not_left(model: Callable[..., Model]) 
     world = World(model, [Script([], ProviderUnavailable("Silent."), accepted=True), Script(["b"])])
     with pytest.raises(ProviderUnavailable):
         await read(world.call())
-    assert world.asked == [("a", True)]
+    assert world.asked == ["a"]
 
 
 async def test_the_last_error_is_told_when_nobody_answers(model: Callable[..., Model]) -> None:
@@ -141,7 +147,7 @@ async def test_the_last_error_is_told_when_nobody_answers(model: Callable[..., M
     call = world.call()
     with pytest.raises(ProviderOverloaded):
         await read(call)
-    assert world.asked == [("a", True), ("b", False)]
+    assert world.asked == ["a", "b"]
     assert not call.accepted
 
 
@@ -197,3 +203,40 @@ async def test_an_empty_answer_is_an_answer(model: Callable[..., Model]) -> None
     call = world.call()
     assert await read(call) == []
     assert [t.status for t in call.attempts] == [200]
+
+
+async def test_all_are_asked_before_any_is_asked_again(model: Callable[..., Model]) -> None:
+    """Then those whose failure may pass are, after a while, as often as the policy has it."""
+    world = World(model, [Script([], OVERLOADED), Script([], UNPAID), Script([], OVERLOADED)], attempts=3)
+    call = world.call()
+    with pytest.raises(ProviderOverloaded):
+        await read(call)
+    assert world.asked == ["a", "b", "c", "a", "c"]
+    assert [t.provider for t in call.attempts] == ["a", "b", "c", "a", "c"]
+
+
+async def test_a_host_is_not_asked_again_before_it_wants(model: Callable[..., Model]) -> None:
+    """`Retry-After` counts from the refusal; one that asks for too much patience is asked no more."""
+    busy = ProviderOverloaded("Busy.", retry_after=7.0)
+    world = World(model, [Script([], busy)], attempts=2)
+    with pytest.raises(ProviderOverloaded):
+        await read(world.call())
+    assert (world.asked, world.time) == (["a", "a"], 1.0 + 2 * 0.25 + 7.0)
+    world = World(model, [Script([], ProviderOverloaded("Busy.", retry_after=120.0))], attempts=2)
+    with pytest.raises(ProviderOverloaded):
+        await read(world.call())
+    assert world.asked == ["a"]
+
+
+async def test_a_call_can_begin_before_it_is_read(model: Callable[..., Model]) -> None:
+    """Money is held for the first candidate that it suffices for; those before it are asked no more."""
+    world = World(model, [Script(["a"]), Script(["b"])], refusing={"a": SpendCapReached()})
+    call = world.call()
+    await call.begin()
+    assert world.asked == []
+    world.refusing.clear()
+    assert await read(call) == ["b"]
+    assert world.asked == ["b"]
+    world.refusing = {"a": InvalidRequest("No."), "b": SpendCapReached()}
+    with pytest.raises(InvalidRequest):
+        await world.call().begin()
