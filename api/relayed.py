@@ -14,8 +14,10 @@ from qlaud_actors.gateway.asks import Ask
 from qlaud_actors.gateway.relay import Carriage
 
 
-async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
-    """Carry a request to its provider and answer it.
+async def relayed(
+    request: web.Request, ask: Ask, content_type: str = "application/json"
+) -> web.StreamResponse:
+    """Carry a request to its provider and answer it, in events or with a body of this type.
 
     What goes wrong before the first byte is a plain HTTP error, also for a stream. A client that leaves
     ends nothing but its own response.
@@ -26,10 +28,13 @@ async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
         chunks = carriage.chunks(hub.settings.heartbeat_seconds)
         try:
             if ask.stream:
-                return await _stream(request, carriage, chunks, admitted.headers)
+                write = _sound if content_type.startswith("audio/") else _stream
+                headers = {**admitted.headers, "content-type": content_type}
+                return await write(request, carriage, chunks, headers)
             body = b"".join([chunk async for chunk in chunks if chunk])
             headers = {**admitted.headers, **carriage.headers()}
-            return web.Response(body=body, content_type="application/json", headers=headers)
+            charset = "utf-8" if content_type.startswith("text/") else None
+            return web.Response(body=body, content_type=content_type, charset=charset, headers=headers)
         finally:
             carriage.leave()
             admitted.used = carriage.tokens_used
@@ -39,7 +44,7 @@ async def _stream(
     request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
 ) -> web.StreamResponse:
     first = await anext(chunks, b"")
-    response = web.StreamResponse(headers={**HEADERS, **headers, **carriage.headers()})
+    response = web.StreamResponse(headers={**headers, **HEADERS, **carriage.headers()})
     metrics.STREAMS_OPEN.inc()
     try:
         with contextlib.suppress(ConnectionResetError):
@@ -50,6 +55,26 @@ async def _stream(
                     await response.write(HEARTBEAT if chunk is None else chunk)
             except QlaudError as error:
                 await response.write(error_frame(error, request.path, request[REQUEST_ID]))
+            await response.write_eof()
+    finally:
+        metrics.STREAMS_OPEN.dec()
+    return response
+
+
+async def _sound(
+    request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
+) -> web.StreamResponse:
+    """Bytes as they come. Nothing else can be said among them: what goes wrong ends the connection."""
+    sound = (chunk async for chunk in chunks if chunk)
+    first = await anext(sound, b"")
+    response = web.StreamResponse(headers={**headers, **carriage.headers()})
+    metrics.STREAMS_OPEN.inc()
+    try:
+        with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
+            await response.write(first)
+            async for chunk in sound:
+                await response.write(chunk)
             await response.write_eof()
     finally:
         metrics.STREAMS_OPEN.dec()

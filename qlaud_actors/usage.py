@@ -113,7 +113,8 @@ class Price:
 
     def cost_picos(self, usage: Usage) -> int:
         """The provider's price of `usage` in pico-USD, exact. Raises KeyError for a unit without a price."""
-        return self.per_call + self.rates_for(usage.input_total).cost_picos(usage) + self.unit_picos(usage.units)
+        tokens = self.rates_for(usage.input_total).cost_picos(usage)
+        return self.per_call + tokens + self.unit_picos(usage.units)
 
     def unit_picos(self, counts: Units) -> int:
         """The price of so many units in pico-USD, exact. Raises KeyError for one without a price."""

@@ -5,10 +5,13 @@ from aiohttp import web
 from api.routes import (
     account,
     accounts,
+    audio,
     billing,
     catalog,
     chat_completions,
+    embeddings,
     health,
+    images,
     keys,
     messages,
     metrics,
@@ -32,6 +35,9 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     turns.routes,
     messages.routes,
     chat_completions.routes,
+    embeddings.routes,
+    images.routes,
+    audio.routes,
     models.routes,
     catalog.routes,
 )

@@ -178,4 +178,5 @@ def _usage_columns(charge: Charge, picos: int) -> tuple[object, ...]:
         usage.estimated,
         charge.latency_ms,
         charge.status,
+        usage.units or None,
     )

@@ -40,8 +40,8 @@ SELECT h.id FROM holds h
 INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug, provider_slug,
                           input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
                           cache_write_1h_tokens, provider_cost_picos, cost_nanos,
-                          price_version, markup_bps, estimated, latency_ms, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $15, $16, $17, $18, $19)
+                          price_version, markup_bps, estimated, latency_ms, status, units)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, $15, $16, $17, $18, $19, $20)
 ON CONFLICT DO NOTHING
 RETURNING id;
 

@@ -1,4 +1,4 @@
-"""`POST /v1/images/generations` and `/edits`: which pictures a caller wants, and what they cost at most. Pure.
+"""`POST /v1/images/generations` and `/edits`: which pictures a caller wants, what they cost at most. Pure.
 
 Edits come as a form, as OpenAI takes them, or as JSON with the pictures in base64; both leave as a form.
 """

@@ -24,6 +24,7 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 UNREADABLE = "The provider sent an answer that cannot be read."
 
+
 @dataclass(slots=True)
 class MediaCall(Exchange[bytes]):
     """One such call (`gateway.admission.Answer` is what its user sees of it)."""

@@ -45,7 +45,7 @@ def _kinds(details: Any, direction: str, price: Price) -> dict[str, int]:
 
 
 def _unsplit(total: int, kinds: tuple[str, ...], price: Price) -> dict[str, int]:
-    """Without details all that a model of sound hears, or a model of pictures or sound makes, is of its kind."""
+    """Without details, all that a model of sound hears, or one of pictures or sound makes, is of its kind."""
     name = next((name for name in kinds if name in price.units), None)
     return {name: total} if name and total else {}
 

@@ -24,8 +24,9 @@ def candidates(
     model by model; and whoever is not healthy at the very end.
 
     `fallbacks` are the caller's own (`models` in a request) and replace the catalogue's. `allowed` tells
-    by slug what the caller's key may use, `task` what the models have to do. Only configured hosts are named; when there is none, the best
-    one is, so that the caller hears what is missing. Raises UnknownModel, ScopeMissing, InvalidRequest.
+    by slug what the caller's key may use, `task` what the models have to do. Only configured hosts are
+    named; when there is none, the best one is, so that the caller hears what is missing. Raises
+    UnknownModel, ScopeMissing, InvalidRequest.
     """
     first = catalog.hosts(slug)
     if allowed and not allowed(first[0].slug):

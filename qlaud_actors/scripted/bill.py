@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from qlaud_actors.scripted.plan import Usage
@@ -31,6 +31,8 @@ class Row:
     cache_write: int = 0
     ended: Ended = ""
     aborted: bool = False
+    units: dict[str, int] = field(default_factory=dict)
+    """What is billed beside text tokens."""
 
 
 class Bill:
