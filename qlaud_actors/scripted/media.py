@@ -122,10 +122,11 @@ class MediaRoutes:
 def embed(asked: Sent, step: script.Step) -> Made:
     """`POST /v1/embeddings`: vectors that depend on nothing but their text."""
     model, given = asked.text("model", 200), asked.fields.get("input")
-    texts = given if isinstance(given, list) and not all(isinstance(n, int) for n in given) else [given]
+    several = isinstance(given, list) and not isinstance(given[0], int)
+    texts: list[Any] = given if several else [given]  # type: ignore[assignment]
     if not all(isinstance(text, str | list) and text for text in texts):
         raise Refusal(400, "'$.input' is invalid.", param="input")
-    count = sum(len(text) if isinstance(text, list) else tokens(size(text)) for text in texts)
+    count = sum(tokens(size(text)) if isinstance(text, str) else len(text) for text in texts)
     count = count if step.usage.input is None else step.usage.input
     width = asked.number("dimensions", DIMENSIONS.get(model, 1_536), 1, 3_072)
     data = [

@@ -78,6 +78,6 @@ def seconds_of(recording: bytes) -> float:
         return len(recording) / COMPRESSED_BYTES_PER_SECOND
     try:
         with wave.open(io.BytesIO(recording)) as opened:
-            return opened.getnframes() / opened.getframerate()
+            return float(opened.getnframes() / opened.getframerate())
     except (wave.Error, EOFError):
         raise Refusal(400, "Audio file might be corrupted or unsupported", param="file") from None
