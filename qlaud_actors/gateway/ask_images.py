@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import typed
-from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
+from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, form_values, priced
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN
 from qlaud_actors.providers.form import Part, encode
 from qlaud_actors.providers.image_bound import PARTIAL_TOKENS, image_tokens, image_unit
@@ -87,7 +87,7 @@ class ImagesAsk(MediaAsk):
     @classmethod
     def form_edit(cls, parts: tuple[Part, ...]) -> "ImagesAsk":
         """Read a form. Raises InvalidRequest."""
-        fields, _ = priced({part.name: part.text for part in parts if part.name not in FILES})
+        fields, _ = priced(form_values(part for part in parts if part.name not in FILES))
         pictures = tuple(part for part in parts if part.name in FILES)
         return cls(fields, _checked(fields, strict=False), _edited(pictures))
 

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import typed
-from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
+from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, form_values, priced
 from qlaud_actors.providers.audio_bound import likely_ms, longest_seconds
 from qlaud_actors.providers.form import Part, encode
 from qlaud_actors.providers.media_usage import read_usage
@@ -57,7 +57,7 @@ class TranscriptionAsk(MediaAsk):
         if len(files) != 1 or not files[0].data:
             raise InvalidRequest("`file` must be one recording that is not empty.")
         fields = tuple(part for part in parts if part.name != "file")
-        values, _ = priced({part.name: part.text for part in fields})
+        values, _ = priced(form_values(fields))
         return cls(fields, typed(values, TranscriptionBody, strict=False), files[0])
 
     @property

@@ -4,7 +4,7 @@ Nothing can be made shorter to fit the money that is left: all of it is held, or
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from msgspec import Meta
@@ -12,6 +12,7 @@ from msgspec import Meta
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import Writer, take_fallbacks
 from qlaud_actors.gateway.priced import require_priced
+from qlaud_actors.providers.form import Part
 from qlaud_actors.providers.model import Model, ModelRequest
 from qlaud_actors.providers.passage import RawRequest
 from qlaud_actors.providers.quote import Quote
@@ -77,6 +78,16 @@ def priced(body: dict[str, Any]) -> tuple[dict[str, Any], list[str] | None]:
     body, fallbacks = take_fallbacks(body)
     require_priced(body, ())
     return body, fallbacks
+
+
+def form_values(parts: Iterable[Part]) -> dict[str, Any]:
+    """The texts of a form by name. Raises InvalidRequest for one that comes twice: which of them is meant?"""
+    values: dict[str, Any] = {}
+    for part in parts:
+        if part.name in values and not part.name.endswith("[]"):
+            raise InvalidRequest(f"`{part.name}` must come once.")
+        values[part.name] = part.text
+    return values
 
 
 def byte_count(text: str) -> int:

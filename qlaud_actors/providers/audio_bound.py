@@ -16,8 +16,11 @@ LOWEST_BYTES_PER_SECOND = 500
 TYPICAL_BYTES_PER_SECOND = 16_000
 """128 kbit/s, for estimates only."""
 
-_PLAIN = (1, 3, 0xFFFE)
-"""PCM, floats, and the extensible form of both."""
+_PLAIN = (1, 3)
+"""Whole numbers, floats."""
+
+_EXTENSIBLE = 0xFFFE
+"""Then the kind stands further down."""
 
 
 def longest_seconds(data: bytes) -> int:
@@ -45,6 +48,8 @@ def wav_seconds(data: bytes) -> int | None:
     if data[:4] != b"RIFF" or data[8:16] != b"WAVEfmt " or len(data) < 44 or data.count(b"fmt ") > 1:
         return None
     kind, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", data, 20)
+    if kind == _EXTENSIBLE:
+        (kind,) = struct.unpack_from("<H", data.ljust(46, b"\0"), 44)
     if kind not in _PLAIN or bits % 8 or bits == 0 or block != channels * bits // 8 or rate * block == 0:
         return None
     return _whole(len(data), rate * block)
