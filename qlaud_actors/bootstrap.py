@@ -35,6 +35,9 @@ from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
 
+PRESENCE = 3
+"""A process is taken for dead after so many leases of a turn: it may hold a thousand calls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -105,7 +108,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         caller = Caller(client, catalog)
         fallback = Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
-        await stack.enter_async_context(present(lease_pool, process))
+        await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         relay = Relay(Admission(pool, catalog, caller, fallback, settings.markup_bps, process))
         stack.push_async_callback(relay.close)
         yield Services(

@@ -40,7 +40,8 @@ async def run(settings: Settings) -> None:
         declare(actor_table(runner), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
         share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
-        sweep_holds = every(HOLDS_SECONDS, lambda: presence.release_abandoned(services.pool))
+        often = min(HOLDS_SECONDS, settings.lease_seconds)
+        sweep_holds = every(often, lambda: presence.release_abandoned(services.pool))
         renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
         sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
         async with _repeating(renew, sweep, sweep_holds, share_metrics), _health_server(settings):

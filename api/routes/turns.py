@@ -57,7 +57,7 @@ async def answer_turn(
     if record.turn.status != "completed":
         raise await _failure(request, accepted)
     headers["x-qlaud-assistant-seq"] = str(record.turn.final_seq)
-    headers["x-qlaud-resolved-model"] = record.turn.request.model
+    headers["x-qlaud-resolved-model"] = record.steps[-1].model
     return json_response(answer(record), headers=headers)
 
 

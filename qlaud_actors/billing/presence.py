@@ -14,20 +14,21 @@ from qlaud_actors.billing.meter import QUERIES
 from qlaud_actors.db.pool import ConnectionLost, Pool, Rows
 from qlaud_actors.log import get_logger
 
-LEASE_SECONDS = 30.0
-"""A process that was silent for so long is taken for dead. If it lives after all, its calls are still
-charged as far as cap and wallet go (`settle_hold_v3`)."""
-
-RENEW_SECONDS = LEASE_SECONDS / 3
+RENEWALS = 3
+"""Within one lease, so that one may be late."""
 
 logger = get_logger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def present(pool: Pool, process: uuid.UUID) -> AsyncIterator[None]:
-    """Be alive for as long as the block lasts. Close what holds money before its end."""
-    await pool.execute(QUERIES.stay_alive, process, LEASE_SECONDS)
-    renewal = asyncio.create_task(_renew(pool, process))
+async def present(pool: Pool, process: uuid.UUID, lease_seconds: float) -> AsyncIterator[None]:
+    """Be alive for as long as the block lasts. Close what holds money before its end.
+
+    Who was silent for `lease_seconds` is taken for dead. If it lives after all, its calls are still charged
+    as far as cap and wallet go (`settle_hold_v3`).
+    """
+    await pool.execute(QUERIES.stay_alive, process, lease_seconds)
+    renewal = asyncio.create_task(_renew(pool, process, lease_seconds))
     try:
         yield
     finally:
@@ -43,10 +44,10 @@ async def release_abandoned(rows: Rows) -> int:
     return await meter.release(rows, [row["id"] for row in await rows.fetch(QUERIES.abandoned_holds)])
 
 
-async def _renew(pool: Pool, process: uuid.UUID) -> None:
+async def _renew(pool: Pool, process: uuid.UUID, lease_seconds: float) -> None:
     while True:
-        await asyncio.sleep(RENEW_SECONDS)
+        await asyncio.sleep(lease_seconds / RENEWALS)
         try:
-            await pool.execute(QUERIES.stay_alive, process, LEASE_SECONDS)
+            await pool.execute(QUERIES.stay_alive, process, lease_seconds)
         except ConnectionLost as error:
             logger.warning("presence_not_renewed", error=type(error).__name__)

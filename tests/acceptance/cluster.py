@@ -107,6 +107,7 @@ class Cluster:
     """The processes, and clients of them."""
 
     apis: list[Api]
+    doors: list[asyncio.subprocess.Process]
     workers: list[asyncio.subprocess.Process]
     scripted: ScriptedServer
     webhook: Webhook
@@ -165,15 +166,15 @@ async def running_cluster(
             timeout=aiohttp.ClientTimeout(total=120), connector=aiohttp.TCPConnector(limit=0)
         )
         stack.push_async_callback(session.close)
-        doors = []
+        clients, doors = [], []
         for _ in range(apis):
             port = free_port()
-            await stack.enter_async_context(process("api", {**base, "QLAUD_PORT": str(port)}))
-            doors.append(Api(session, f"http://127.0.0.1:{port}", base["QLAUD_MASTER_KEY"]))
+            doors.append(await stack.enter_async_context(process("api", {**base, "QLAUD_PORT": str(port)})))
+            clients.append(Api(session, f"http://127.0.0.1:{port}", base["QLAUD_MASTER_KEY"]))
         carriers = [await stack.enter_async_context(process("workers", base)) for _ in range(workers)]
-        for door in doors:
-            await until_ready(door)
-        yield Cluster(doors, carriers, scripted, webhook, redis_url, database_url, base)
+        for client in clients:
+            await until_ready(client)
+        yield Cluster(clients, doors, carriers, scripted, webhook, redis_url, database_url, base)
 
 
 @contextlib.asynccontextmanager

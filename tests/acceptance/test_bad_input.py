@@ -101,6 +101,11 @@ def turns() -> list[Row]:
         {"thinking": {"budget_tokens": 64}},
         {"temperature": 3},
         {"qlaud_runtime": {"max_iterations": "8"}},
+        {"models": "x"},
+        {"models": [MODEL] * 9},
+        {"models": [""]},
+        {"max_turn_usd": "1"},
+        {"max_turn_usd": -1},
     ]
     return [
         *(Row(400, "POST", SEND, message(**fields)) for fields in bad),
@@ -108,6 +113,8 @@ def turns() -> list[Row]:
         Row(404, "POST", SEND, message(model="no-such-model")),
         Row(404, "POST", SEND, message(model="no-such-model", stream=True)),
         Row(404, "POST", SEND, message(model="\x00")),
+        Row(404, "POST", SEND, message(models=["no-such-model"])),
+        Row(402, "POST", SEND, message(max_turn_usd=0)),
         Row(404, "POST", SEND, message(tools=["tool_" + "0" * 32])),
         Row(404, "POST", SEND, message(tools=["{foreign_tool}"])),
         Row(404, "POST", SEND, message(tools=["\x00"])),
@@ -297,6 +304,9 @@ def relay() -> list[Row]:
             Row(400, "POST", route, {**asked, "max_tokens": 0}),
             Row(400, "POST", route, {**asked, "max_tokens": "64"}),
             Row(400, "POST", route, {**asked, "service_tier": "priority"}),
+            Row(400, "POST", route, {**asked, "models": "x"}),
+            Row(400, "POST", route, {**asked, "models": [MODEL] * 9}),
+            Row(404, "POST", route, {**asked, "models": ["no-such-model"]}),
         ]
     return rows
 

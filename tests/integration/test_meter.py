@@ -344,7 +344,7 @@ async def test_a_hold_follows_its_call_to_another_candidate(pool: Pool) -> None:
 async def test_a_dead_process_loses_its_holds(pool: Pool) -> None:
     """They are given back once it was silent for too long; those of the living and of turns stay."""
     key, (living, dead) = await new_key(pool, None), (new_uuid(), new_uuid())
-    async with present(pool, living):
+    async with present(pool, living, 60.0):
         kept = await meter.hold(pool, key, None, call(), 1, owner=living)
         of_turn = await meter.hold(pool, key, new_uuid(), call(), 1)
         lost = [await meter.hold(pool, key, None, call(), 1, owner=owner) for owner in (dead, None)]
