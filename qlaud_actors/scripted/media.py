@@ -171,7 +171,7 @@ def draw(asked: Sent, step: script.Step) -> Made:
 def speak(asked: Sent, step: script.Step) -> Made:
     """`POST /v1/audio/speech`: noise, as long as the text."""
     model, text = asked.text("model", 200), asked.text("input", 4_096)
-    if asked.fields.get("voice") not in VOICES:
+    if str(asked.fields.get("voice")) not in VOICES:
         raise Refusal(400, "Invalid value for 'voice'.", param="voice")
     sound = [b"\xff\xfb\x90\x00" + word.encode() for word in script.by_words(text)]
     wanted = str(asked.fields.get("response_format"))
