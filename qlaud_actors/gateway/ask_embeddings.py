@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import typed
-from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
+from qlaud_actors.gateway.media_ask import MediaAsk, MediaBody, byte_count, priced
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN
 from qlaud_actors.providers.media_usage import read_usage
 from qlaud_actors.providers.model import Model
@@ -23,14 +23,16 @@ MAX_ITEMS = 2_048
 ITEM_TOKENS = 16
 """What a model adds to a text: marks of its beginning and end, a prefix of a few words."""
 
+MAX_TOKENS = 300_000
+"""Of all texts together, where tokens are sent (OpenAI, create embeddings)."""
+
 MAX_TOKEN = 2**24
 """Above the number of any token; vocabularies have some 200,000."""
 
 
-class EmbeddingsBody(msgspec.Struct):
-    """The fields that matter here; all others pass as they are."""
+class EmbeddingsBody(MediaBody, kw_only=True):
+    """What is embedded."""
 
-    model: ModelName
     input: Any
     dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -55,11 +57,6 @@ class EmbeddingsAsk(MediaAsk):
         read = typed(body, EmbeddingsBody)
         texts = _texts(read.input)
         return cls(body, read, tuple(map(_size, texts)), not isinstance(texts[0], str), fallbacks)
-
-    @property
-    def slug(self) -> str:
-        """The model that is asked for."""
-        return self.read.model
 
     @property
     def stream(self) -> bool:
@@ -99,6 +96,8 @@ def _texts(value: Any) -> list[Any]:
         raise InvalidRequest("`input` must be a text, a list of texts, or tokens; and not empty.")
     if len(texts) > MAX_ITEMS:
         raise InvalidRequest(f"`input` must have at most {MAX_ITEMS:,} texts.")
+    if sum(len(text) for text in texts if isinstance(text, list)) > MAX_TOKENS:
+        raise InvalidRequest(f"`input` must have at most {MAX_TOKENS:,} tokens.")
     if not (all(map(_is_text, texts)) or all(map(_is_tokens, texts))):
         raise InvalidRequest("`input` must hold texts that are not empty, or lists of tokens, not both.")
     return texts

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import typed
-from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, form_values, priced
+from qlaud_actors.gateway.media_ask import MediaAsk, MediaBody, byte_count, form_values, priced
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN
 from qlaud_actors.providers.form import Part, encode
 from qlaud_actors.providers.image_bound import PARTIAL_TOKENS, image_tokens, image_unit
@@ -44,10 +44,9 @@ SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", 
 FILES = frozenset({"image", "image[]", "mask", "markup"})
 
 
-class ImagesBody(msgspec.Struct):
-    """The fields that matter here; all others pass as they are."""
+class ImagesBody(MediaBody, kw_only=True):
+    """What is drawn."""
 
-    model: ModelName
     prompt: Annotated[str, Meta(min_length=1, max_length=32_000)]
     n: Annotated[int, Meta(ge=1, le=10)] | None = None
     size: Annotated[str, Meta(max_length=20)] | None = None
@@ -90,11 +89,6 @@ class ImagesAsk(MediaAsk):
         fields, _ = priced(form_values(part for part in parts if part.name not in FILES))
         pictures = tuple(part for part in parts if part.name in FILES)
         return cls(fields, _checked(fields, strict=False), _edited(pictures))
-
-    @property
-    def slug(self) -> str:
-        """The model that is asked for."""
-        return self.read.model
 
     @property
     def stream(self) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from qlaud_actors.gateway.asks import typed
-from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, priced
+from qlaud_actors.gateway.media_ask import MediaAsk, MediaBody, byte_count, priced
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN
 from qlaud_actors.providers.media_usage import read_usage
 from qlaud_actors.providers.model import Model
@@ -37,10 +37,9 @@ CONTENT_TYPES = {
 }
 
 
-class SpeechBody(msgspec.Struct):
-    """The fields that matter here; all others pass as they are."""
+class SpeechBody(MediaBody, kw_only=True):
+    """What is spoken, and how."""
 
-    model: ModelName
     input: Annotated[str, Meta(min_length=1, max_length=32_000)]
     voice: str | dict[str, Any]
     instructions: Annotated[str, Meta(max_length=32_000)] | None = None
@@ -63,11 +62,6 @@ class SpeechAsk(MediaAsk):
         """Read a body. Raises InvalidRequest."""
         body, fallbacks = priced(body)
         return cls(body, typed(body, SpeechBody), fallbacks)
-
-    @property
-    def slug(self) -> str:
-        """The model that is asked for."""
-        return self.read.model
 
     @property
     def stream(self) -> bool:

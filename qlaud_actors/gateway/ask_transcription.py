@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-import msgspec
 from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import typed
-from qlaud_actors.gateway.media_ask import MediaAsk, ModelName, byte_count, form_values, priced
+from qlaud_actors.gateway.media_ask import MediaAsk, MediaBody, byte_count, form_values, priced
 from qlaud_actors.providers.audio_bound import likely_ms, longest_seconds
 from qlaud_actors.providers.form import Part, encode
 from qlaud_actors.providers.media_usage import read_usage
@@ -31,10 +30,9 @@ FORMS: dict[str, Form] = {"text": "text_of_json", "srt": "text", "vtt": "text"}
 _CUE_END = re.compile(rb"--> *(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})")
 
 
-class TranscriptionBody(msgspec.Struct):
-    """The fields that matter here; all others pass as they are."""
+class TranscriptionBody(MediaBody, kw_only=True):
+    """How a recording is written down."""
 
-    model: ModelName
     prompt: Annotated[str, Meta(max_length=32_000)] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] | None = None
     stream: bool | None = None
@@ -61,11 +59,6 @@ class TranscriptionAsk(MediaAsk):
         return cls(fields, typed(values, TranscriptionBody, strict=False), files[0])
 
     @property
-    def slug(self) -> str:
-        """The model that is asked for."""
-        return self.read.model
-
-    @property
     def stream(self) -> bool:
         """Whether the text is wanted as it comes."""
         return bool(self.read.stream)
@@ -84,6 +77,8 @@ class TranscriptionAsk(MediaAsk):
 
     def worst_case(self, model: Model, markup_bps: int) -> WorstCase:
         """The longest that the recording can be, and the longest text that the model writes."""
+        if self.stream and "streaming" not in model.capabilities:
+            raise InvalidRequest(f"{model.slug} does not stream: leave `stream` out.")
         seconds = _capped(longest_seconds(self.file.data), model.media.audio_seconds)
         units = _listened(model, seconds * 1_000)
         if "audio_ms" in model.price.units:

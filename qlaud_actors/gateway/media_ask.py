@@ -5,8 +5,9 @@ Nothing can be made shorter to fit the money that is left: all of it is held, or
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar
 
+import msgspec
 from msgspec import Meta
 
 from qlaud_actors.errors import InvalidRequest
@@ -18,7 +19,11 @@ from qlaud_actors.providers.passage import RawRequest
 from qlaud_actors.providers.quote import Quote
 from qlaud_actors.usage import WorstCase
 
-ModelName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+
+class MediaBody(msgspec.Struct):
+    """The fields that matter here; all others pass as they are."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class MediaAsk(ABC):
@@ -26,6 +31,7 @@ class MediaAsk(ABC):
 
     wire = "openai"
     task: ClassVar[str]
+    read: MediaBody
     fallbacks: Sequence[str] | None
 
     @property
@@ -39,9 +45,9 @@ class MediaAsk(ABC):
         """Of the answer."""
 
     @property
-    @abstractmethod
     def slug(self) -> str:
         """The model that is asked for."""
+        return self.read.model
 
     @property
     @abstractmethod

@@ -40,10 +40,7 @@ class MediaCall(Exchange[bytes]):
         return self.usage if self.usage_known else self.reading.sent
 
     async def _read(self, response: Response) -> AsyncGenerator[bytes, None]:
-        events = response.headers.get("content-type", "").startswith("text/event-stream")
-        if self.reading.form in ("json", "text_of_json", "text") or (
-            self.reading.form == "events" and not events  # some models do not stream and say so this way
-        ):
+        if self.reading.form in ("json", "text_of_json", "text"):
             yield await self._whole(response)
             return
         pieces = response if self.reading.form == "bytes" else self._events(response)

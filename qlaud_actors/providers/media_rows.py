@@ -49,10 +49,10 @@ class MediaRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def task_problem(task: Task, wire: str, units: dict[str, int], media: MediaRow) -> str | None:
     """What keeps a model of this task from being offered; None when nothing does."""
+    if task != "text-generation" and wire != "openai":
+        return f"{task} needs the wire openai"
     if task in ("text-generation", "embeddings"):
         return None if not units else f"{task} is billed in text tokens alone"
-    if wire != "openai":
-        return f"{task} needs the wire openai"
     if task == "image-generation":
         return _image_problem(units, media)
     token_unit, plain_unit = ("audio_output", "characters") if task == "tts" else ("audio_input", "audio_ms")

@@ -76,6 +76,7 @@ def test_texts_are_bounded_by_their_bytes_and_tokens_by_their_number(
         {"input": {"a": 1}},
         {"input": None},
         {"input": ["a"] * 2_049},
+        {"input": [[1] * 150_001] * 2},
         {"input": "a", "dimensions": 0},
         {"input": "a", "encoding_format": "int8"},
         {"input": "a", "model": ""},
@@ -225,6 +226,13 @@ def test_recordings_are_held_by_their_longest() -> None:
     assert long.worst_case(model("gpt-4o-transcribe"), 0).units == {"audio_input": 16_000}
     quote = ask.quote(model("gpt-4o-transcribe"), 0)
     assert quote.floor_tokens == quote.worst.max_tokens  # whole or not at all
+
+
+def test_only_models_that_stream_are_asked_to() -> None:
+    """Whisper would answer in one body, which no reader of events expects."""
+    with pytest.raises(InvalidRequest, match="does not stream"):
+        heard("whisper-1", stream="true").worst_case(model("whisper-1"), 0)
+    assert heard("gpt-4o-transcribe", stream="true").worst_case(model("gpt-4o-transcribe"), 0)
 
 
 def test_a_bare_text_is_asked_for_as_json() -> None:
