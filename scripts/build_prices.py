@@ -133,9 +133,8 @@ def unit_prices(model: Any, date: dt.date, names: Iterable[str]) -> Rates:
     found: Rates = {}
     for name in names:
         usd = next((price[field] for field in UNITS[name] if price.get(field) is not None), None)
-        if usd is not None:
-            per_hour = usd * PICOS_PER_USD_PER_MTOK * 1_000_000 / MS_PER_HOUR
-            _raise_to(found, name, per_hour / PICOS_PER_USD_PER_MTOK if name == "audio_ms" else usd)
+        if usd is not None:  # for a million units, or for an hour
+            _raise_to(found, name, usd * 1_000_000 / MS_PER_HOUR if name == "audio_ms" else usd)
     return found
 
 

@@ -16,11 +16,11 @@ def read_usage(answer: Mapping[str, Any], price: Price) -> Usage | None:
 
     Raises ValueError, TypeError, AttributeError, OverflowError for figures that make no sense.
     """
-    told = answer.get("usage")
-    if not told:
-        return _listened(answer.get("duration"), price)
-    if told.get("type") == "duration":
-        return _listened(told.get("seconds"), price)
+    told = answer.get("usage") or {}
+    if "audio_ms" in price.units:
+        return _listened(told.get("seconds", told.get("prompt_audio_seconds", answer.get("duration"))))
+    if not told or told.get("type") == "duration":
+        return None
     if "prompt_tokens" in told:
         counted = _count(told, "prompt_tokens")
         return Usage(input=counted) if counted else None  # some hosts count nothing
@@ -50,8 +50,9 @@ def _unsplit(total: int, kinds: tuple[str, ...], price: Price) -> dict[str, int]
     return {name: total} if name and total else {}
 
 
-def _listened(seconds: Any, price: Price) -> Usage | None:
-    if seconds is None or "audio_ms" not in price.units:
+def _listened(seconds: Any) -> Usage | None:
+    """Where time is billed, time is what counts, whatever else is told."""
+    if seconds is None:
         return None
     return Usage(units={"audio_ms": math.ceil(max(0.0, float(seconds)) * 1_000)})
 

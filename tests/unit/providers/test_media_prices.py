@@ -114,6 +114,9 @@ def test_text_beside_pictures_is_priced_apart() -> None:
         ("whisper-1", {"usage": {"type": "duration", "seconds": 9}}, Usage(units={"audio_ms": 9_000})),
         ("whisper-1", {"duration": 8.4700002}, Usage(units={"audio_ms": 8_471})),
         ("whisper-1", {"text": "Hi"}, None),
+        ("whisper-1", {"usage": {"type": "tokens", "input_tokens": 5, "output_tokens": 5}}, None),
+        ("whisper-1", {"usage": {"prompt_audio_seconds": 4}}, Usage(units={"audio_ms": 4_000})),
+        ("gpt-4o-transcribe", {"usage": {"type": "duration", "seconds": 9}}, None),
         (
             "gpt-4o-transcribe",
             {
