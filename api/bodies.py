@@ -13,10 +13,12 @@ from aiohttp import web
 from qlaud_actors.errors import InvalidRequest, NotFound, PayloadTooLarge
 from qlaud_actors.ids import parse_uuid
 from qlaud_actors.money import usd_to_nanos
+from qlaud_actors.outbound.guard import ForbiddenURL, check_url
 
 T = TypeVar("T")
 
 MAX_DEPTH = 64
+MAX_IDEMPOTENCY_KEY = 255
 NUL = "\x00"
 
 MAX_BRACKETS = 1_000_000
@@ -52,6 +54,8 @@ async def read_json(request: web.Request, kind: type[T], *, allow_empty: bool = 
 
 def check_depth(raw: bytes) -> None:
     """Refuse JSON that is nested too deep for those who will walk it."""
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return  # whatever is opened where: it cannot be deeper than that
     brackets = _STRINGS.sub(b"", raw).translate(None, _NO_BRACKETS)
     if len(brackets) > MAX_BRACKETS:
         raise InvalidRequest("The body has too many objects and lists.")
@@ -81,6 +85,25 @@ def usd_nanos(name: str, written: msgspec.Raw) -> int | None:
         raise InvalidRequest(f"`{name}`: {error}.") from None
 
 
+def idempotency_key(request: web.Request) -> str | None:
+    """What makes a request safe to send again, if the caller gave it. Raises InvalidRequest."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (1 <= len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise InvalidRequest(
+            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."
+        )
+    return key
+
+
+def webhook_url(name: str, url: str, *, allow_private: bool) -> str:
+    """A URL that may be called from here; names are resolved and checked again on every call."""
+    try:
+        check_url(url, allow_private=allow_private)
+    except ForbiddenURL as error:
+        raise InvalidRequest(f"`{name}` {error}.") from None
+    return url
+
+
 def path_uuid(request: web.Request, name: str) -> uuid.UUID:
     """An id of the path; one that is not a UUID names nothing. Raises NotFound."""
     value = parse_uuid(request.match_info[name])
@@ -105,6 +128,15 @@ def query_text(request: web.Request, name: str, limit: int = 512) -> str | None:
     if text is not None and (len(text) > limit or NUL in text):
         raise InvalidRequest(f"`{name}` must have at most {limit} characters and no NUL.")
     return text
+
+
+def query_uuid(request: web.Request, name: str) -> uuid.UUID | None:
+    """An id of the query; an empty one is none."""
+    text = query_text(request, name)
+    value = parse_uuid(text) if text else None
+    if text and value is None:
+        raise InvalidRequest(f"`{name}` must be an id.")
+    return value
 
 
 def query_choice(request: web.Request, name: str, default: str, allowed: tuple[str, ...]) -> str:

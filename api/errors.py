@@ -1,35 +1,28 @@
 """QlaudError → response: the only place that makes them, in the caller's dialect."""
 
 import math
+import re
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from api.responses import json_response
-from qlaud_actors.errors import ProviderError, QlaudError, RateLimited
+from qlaud_actors.errors import ProviderError, QlaudError, RateLimited, error_type
+
+RESPONSES_PATH = "/v1/responses"
+
+SEQUENCE_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
+"""Within a JSON string the quotes would be escaped, so that no model can write one."""
 
 OPENAI_PATHS = (
     "/v1/chat/completions",
-    "/v1/responses",
+    RESPONSES_PATH,
     "/v1/embeddings",
     "/v1/images",
     "/v1/audio",
     "/v1/models",
 )
-
-# The `type` of an error by its status, as Anthropic names them.
-TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
 
 
 def error_response(error: QlaudError, path: str, request_id: str) -> web.Response:
@@ -42,16 +35,13 @@ def error_response(error: QlaudError, path: str, request_id: str) -> web.Respons
     return json_response(body, status=error.status, headers=headers)
 
 
-def error_frame(error: QlaudError, path: str, request_id: str) -> bytes:
-    """The same as a frame of a stream whose 200 was sent already."""
+def error_frame(error: QlaudError, path: str, request_id: str, told: bytes = b"") -> bytes:
+    """The same as a frame of a stream whose 200 was sent already, and that ended so far in `told`."""
+    if path.startswith(RESPONSES_PATH):
+        return b"event: error\ndata: %s\n\n" % msgspec.json.encode(responses_event(error, told))
     if _is_openai(path):
         return b"data: %s\n\n" % msgspec.json.encode(openai_body(error))
     return b"event: error\ndata: %s\n\n" % msgspec.json.encode(anthropic_body(error, request_id))
-
-
-def error_type(status: int) -> str:
-    """Anthropic's word for a status."""
-    return TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
 def anthropic_body(error: QlaudError, request_id: str) -> dict[str, Any]:
@@ -67,6 +57,22 @@ def openai_body(error: QlaudError) -> dict[str, Any]:
     inner = {"message": _message(error), "type": kind, "param": None, "code": error.code}
     inner |= {name: value for name, value in error.details.items() if name not in inner}
     return {"error": inner}
+
+
+def responses_event(error: QlaudError, told: bytes) -> dict[str, Any]:
+    """The event of a Responses stream: its documented fields, and the object that clients look for.
+
+    Its number follows the last one that was told.
+    """
+    body, numbers = openai_body(error), SEQUENCE_NUMBER.findall(told)
+    return {
+        "type": "error",
+        "sequence_number": int(numbers[-1]) + 1 if numbers else 0,
+        "code": error.code,
+        "message": body["error"]["message"],
+        "param": None,
+        **body,
+    }
 
 
 def _is_openai(path: str) -> bool:

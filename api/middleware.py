@@ -11,6 +11,7 @@ from api.context import CALLER, REQUEST_ID, services
 from api.errors import error_response
 from qlaud_actors import log, metrics
 from qlaud_actors.db.pool import ConnectionLost
+from qlaud_actors.deliveries import outbox
 from qlaud_actors.errors import (
     InvalidKey,
     InvalidRequest,
@@ -19,6 +20,7 @@ from qlaud_actors.errors import (
     QlaudError,
     ScopeMissing,
     ServiceUnavailable,
+    SpendCapReached,
 )
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
@@ -32,6 +34,9 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 PUBLIC_PATHS = PROBES | {"/v1/catalog", "/v1/billing/stripe/webhook", "/v1/billing/topups/done"}
 """Need no key."""
+
+HELD_PATHS = frozenset({"/v1/messages", "/v1/chat/completions", "/v1/responses"})
+"""Every request of these places a hold, which looks at the key itself: it may be verified from memory."""
 
 REQUEST_ID_PATTERN = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
 
@@ -64,7 +69,7 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
         return response
     finally:
         route = _route(request)
-        metrics.REQUESTS.labels(route, str(status)).inc()
+        metrics.requests(route, str(status)).inc()
         if request.path not in PROBES:
             ms = round((time.monotonic() - start) * 1000)
             logger.info("request", method=request.method, route=route, status=status, ms=ms)
@@ -79,6 +84,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         known = _as_qlaud_error(error)
         if known.status >= 500:
             logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
+        if isinstance(known, SpendCapReached):
+            await _tell_cap(request)
         if request.writer.output_size > 0:
             raise  # the answer has begun, so nothing can be said in it: aiohttp ends the connection
         response = error_response(known, request.path, request[REQUEST_ID])
@@ -92,10 +99,17 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     """Verify the key of every route that is not public, before a byte of the body is read."""
     if request.path in PUBLIC_PATHS:
         return await handler(request)
-    key = await lifecycle.verify(services(request).pool, presented_key(request))
+    hub, secret = services(request), presented_key(request)
+    held = request.path in HELD_PATHS
+    key = await (hub.known_keys.verify(secret) if held else lifecycle.verify(hub.pool, secret))
     request[CALLER] = key
     log.bind(key_id=str(key.id), account_id=str(key.account_id))
     return await handler(request)
+
+
+async def authenticate_again(request: web.Request) -> None:
+    """A hold said that the key is not what it was. Raises InvalidKey."""
+    request[CALLER] = await services(request).known_keys.verify_anew(presented_key(request))
 
 
 def presented_key(request: web.Request) -> str:
@@ -140,6 +154,15 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         headers["access-control-allow-methods"] = CORS_METHODS
         headers["access-control-allow-headers"] = CORS_HEADERS
         headers["access-control-expose-headers"] = CORS_EXPOSED
+
+
+async def _tell_cap(request: web.Request) -> None:
+    """The account may want to know that one of its keys has reached its cap; the answer is 402 either way."""
+    hub = services(request)
+    try:
+        await hub.wake_deliveries(await outbox.tell_first_refusal(hub.pool, request[CALLER].id))
+    except ConnectionLost as error:
+        logger.warning("cap_not_told", error=type(error).__name__)
 
 
 def _as_qlaud_error(error: Exception) -> QlaudError:

@@ -7,8 +7,10 @@ from aiohttp import web
 
 from api.context import REQUEST_ID, caller, services
 from api.errors import error_frame
+from api.middleware import authenticate_again
 from api.sse import HEADERS, HEARTBEAT
 from qlaud_actors import metrics
+from qlaud_actors.billing.model import KeyChanged
 from qlaud_actors.errors import QlaudError
 from qlaud_actors.gateway.asks import Ask
 from qlaud_actors.gateway.relay import Carriage
@@ -22,6 +24,14 @@ async def relayed(
     What goes wrong before the first byte is a plain HTTP error, also for a stream. A client that leaves
     ends nothing but its own response.
     """
+    try:
+        return await _carried(request, ask, content_type)
+    except KeyChanged:  # nothing was held, nothing was asked
+        await authenticate_again(request)
+        return await _carried(request, ask, content_type)
+
+
+async def _carried(request: web.Request, ask: Ask, content_type: str) -> web.StreamResponse:
     hub, key = services(request), caller(request)
     async with hub.limits.admit(key, hub.relay.admission.tokens(key, ask)) as admitted:
         carriage = hub.relay.start(key, ask)
@@ -49,12 +59,14 @@ async def _stream(
     try:
         with contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
+            told = first
             try:
                 await response.write(HEARTBEAT if first is None else first)
                 async for chunk in chunks:
+                    told = chunk or told
                     await response.write(HEARTBEAT if chunk is None else chunk)
             except QlaudError as error:
-                await response.write(error_frame(error, request.path, request[REQUEST_ID]))
+                await response.write(error_frame(error, request.path, request[REQUEST_ID], told or b""))
             await response.write_eof()
     finally:
         metrics.STREAMS_OPEN.dec()

@@ -4,7 +4,7 @@ knows all concrete classes. The API and the workers call the same function.
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from dramatiq.brokers.redis import RedisBroker
@@ -12,20 +12,26 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from qlaud_actors import jobs
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
 from qlaud_actors.connectors.vault import Keyring, Vault
 from qlaud_actors.conversation.bus import Bus
 from qlaud_actors.conversation.publisher import Publisher
 from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
+from qlaud_actors.deferred.runner import JobRunner
+from qlaud_actors.deliveries.courier import Courier
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys.limits import Limits
+from qlaud_actors.keys.memory import KnownKeys
 from qlaud_actors.log import get_logger
+from qlaud_actors.outbound.attempt import Session
 from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.outbound.retry import RetryPolicy
+from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
@@ -50,6 +56,8 @@ class Services:
     broker: RedisBroker
     catalog: Catalog
     vault: Vault
+    webhooks: Session
+    """For other people's URLs."""
     caller: Caller
     fallback: Fallback
     dispatcher: Dispatcher
@@ -57,13 +65,37 @@ class Services:
     bus: Bus
     relay: Relay
     limits: Limits
+    prices: PriceFollower
+    known_keys: KnownKeys
 
     async def wake(self, turn_ids: list[uuid.UUID]) -> None:
         """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
+        await self._enqueue(jobs.RunTurn(str(turn_id)) for turn_id in turn_ids)
+
+    async def wake_deliveries(self, delivery_ids: list[uuid.UUID]) -> None:
+        """The same for deliveries of webhooks."""
+        await self._enqueue(jobs.SendDelivery(str(delivery_id)) for delivery_id in delivery_ids)
+
+    async def _enqueue(self, wakes: Iterable[jobs.Job]) -> None:
         try:
-            await jobs.enqueue(self.broker, *(jobs.RunTurn(str(turn_id)) for turn_id in turn_ids))
+            await jobs.enqueue(self.broker, *wakes)
         except (RedisError, OSError) as error:
-            logger.warning("wake_failed", turns=len(turn_ids), error=type(error).__name__)
+            logger.warning("wake_failed", error=type(error).__name__)
+
+    async def wake_jobs(self, job_ids: list[uuid.UUID]) -> None:
+        """The same for jobs."""
+        await self._enqueue(jobs.RunJob(str(job_id)) for job_id in job_ids)
+
+    def job_runner(self) -> JobRunner:
+        """The carrier of jobs for this process."""
+        admission = self.relay.admission
+        return JobRunner(self.settings, self.pool, self.lease_pool, admission, self.wake_deliveries)
+
+    def courier(self) -> Courier:
+        """The one who delivers webhooks in this process."""
+        settings = self.settings
+        allow_private = settings.allow_private_webhooks
+        return Courier(self.pool, self.webhooks, self.vault, allow_private, settings.retention_days)
 
     def runner(self) -> TurnRunner:
         """The carrier of turns for this process."""
@@ -100,6 +132,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         webhooks = open_guarded_session(settings.allow_private_webhooks)
         stack.push_async_callback(webhooks.close)
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
+        prices = PriceFollower(pool, catalog.prices, settings.price_poll_seconds)
+        await prices.start()
+        stack.push_async_callback(prices.close)
         publisher, bus = Publisher(redis), Bus(redis)
         await publisher.start()
         stack.push_async_callback(publisher.close)
@@ -109,7 +144,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         fallback = Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
-        relay = Relay(Admission(pool, catalog, caller, fallback, settings.markup_bps, process))
+        money = GroupCommit(pool, process)
+        stack.push_async_callback(money.close)
+        relay = Relay(Admission(money, catalog, caller, fallback, settings.markup_bps))
         stack.push_async_callback(relay.close)
         yield Services(
             settings=settings,
@@ -119,6 +156,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             broker=broker,
             catalog=catalog,
             vault=Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else "")),
+            webhooks=webhooks,
             caller=caller,
             fallback=fallback,
             dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks)),
@@ -126,6 +164,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             bus=bus,
             relay=relay,
             limits=Limits(redis),
+            prices=prices,
+            known_keys=KnownKeys(pool),
         )
 
 

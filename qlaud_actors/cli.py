@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import click
 
+from qlaud_actors import audit
+from qlaud_actors.price_commands import prices
 from qlaud_actors.settings import Settings, SettingsError
 
 ENVIRONMENT_HELP = """
@@ -43,11 +45,13 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, epilog=ENVIRONMENT_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("qlaud-actors"), prog_name="qlaud")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """The self-hosted backend of an AI app: capped keys, threads that remember, a tool loop.
 
     `qlaud up` starts everything on this machine; `qlaud demo` shows what it does.
     """
+    ctx.obj = _settings
 
 
 @main.command()
@@ -102,6 +106,11 @@ def doctor() -> None:
     findings = asyncio.run(examine(_settings()))
     _say(table(findings))
     sys.exit(0 if healthy(findings) else 1)
+
+
+main.add_command(audit.reconcile)
+main.add_command(audit.usage)
+main.add_command(prices)
 
 
 def _become(module: str) -> None:

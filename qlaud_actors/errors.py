@@ -1,22 +1,42 @@
 """The one error tree. `api/errors.py` alone turns these into responses.
 
 QlaudError
-├── InvalidRequest 400 ── PayloadTooLarge 413
+├── InvalidRequest 400 ── PayloadTooLarge 413 · PriceUnknown
 ├── InvalidKey 401
 ├── BudgetRefused 402 ── SpendCapReached · WalletEmpty · TurnBudgetReached
 ├── ScopeMissing 403
 ├── NotFound 404 ── UnknownModel
 ├── Conflict 409 ── IdempotencyConflict
-├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable · ProviderNotConfigured
+├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable
+│                        ProviderNotConfigured · ResponseTooLarge
 ├── RateLimited 429
 ├── ServiceUnavailable 503
-└── TurnError ── LeaseLost · TurnCancelled · TurnAbandoned · TurnFailed
+├── LeaseLost · JobCancelled · JobAbandoned
+└── TurnError ── TurnCancelled · TurnAbandoned · TurnFailed
 
 A class has a stable `code` and an HTTP `status` hint; its docstring is its default
 message. `details` are extra JSON fields that the caller may see.
 """
 
 from typing import Any
+
+# The `type` of an error by its status, as Anthropic names them.
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+def error_type(status: int) -> str:
+    """Anthropic's word for a status."""
+    return TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
 class QlaudError(Exception):
@@ -43,6 +63,12 @@ class PayloadTooLarge(InvalidRequest):
 
     code = "request_too_large"
     status = 413
+
+
+class PriceUnknown(InvalidRequest):
+    """This model has no price, so it cannot be used where money is limited."""
+
+    code = "price_unknown"
 
 
 class InvalidKey(QlaudError):
@@ -220,16 +246,35 @@ class RateLimited(QlaudError):
         """What the answer says of the limits."""
 
 
+class ResponseTooLarge(ProviderError):
+    """The model's answer is larger than a job keeps (1 MB); it was paid for."""
+
+    code = "response_too_large"
+
+
+class LeaseLost(QlaudError):
+    """Another worker has taken this over."""
+
+    code = "lease_lost"
+
+
+class JobCancelled(QlaudError):
+    """The job was cancelled."""
+
+    code = "job_cancelled"
+    status = 409
+
+
+class JobAbandoned(QlaudError):
+    """Every worker that tried this job was lost."""
+
+    code = "job_abandoned"
+
+
 class TurnError(QlaudError):
     """The turn could not be carried to its end."""
 
     code = "turn_failed"
-
-
-class LeaseLost(TurnError):
-    """Another worker has taken this turn over."""
-
-    code = "lease_lost"
 
 
 class TurnCancelled(TurnError):

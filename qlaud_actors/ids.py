@@ -1,5 +1,6 @@
 """Identifiers: time-sortable UUIDs for rows, prefixed random hex for tools, calls and secrets."""
 
+import base64
 import os
 import secrets
 import time
@@ -42,6 +43,11 @@ def new_message_id() -> str:
 def new_webhook_secret() -> str:
     """`wsk_` + 48 hex: the HMAC key of one webhook tool, used as it is spelled."""
     return f"wsk_{secrets.token_hex(24)}"
+
+
+def new_endpoint_secret() -> str:
+    """`whsec_` + the base64 of 24 random bytes, as Standard Webhooks spells the key of a webhook."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
 def new_key_secret() -> str:

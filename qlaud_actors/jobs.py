@@ -20,7 +20,27 @@ class RunTurn:
     turn_id: str
 
 
-Job = RunTurn
+@dataclass(frozen=True, slots=True)
+class SendDelivery:
+    """Wake a worker for this delivery of a webhook. A hint only, too."""
+
+    actor: ClassVar[str] = "send_delivery"
+    queue: ClassVar[str] = "deliveries"
+    delivery_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Wake a worker for this job of the API. A hint only, too."""
+
+    actor: ClassVar[str] = "run_job"
+    queue: ClassVar[str] = "jobs"
+    job_id: str
+
+
+Job = RunTurn | RunJob | SendDelivery
+
+QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue)
 
 
 def make_broker(redis_url: str) -> RedisBroker:
@@ -33,7 +53,8 @@ def make_broker(redis_url: str) -> RedisBroker:
         maintenance_chance=100_000,
         dead_message_ttl=24 * 3600 * 1000,
     )
-    broker.declare_queue(RunTurn.queue)
+    for queue in QUEUES:
+        broker.declare_queue(queue)
     return broker
 
 

@@ -1,5 +1,7 @@
 """What Prometheus sees. Labels are few and closed; ids and names of people never become labels."""
 
+from functools import cache
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -26,11 +28,21 @@ OVERRUN = Counter(
     "qlaud_overrun_usd", "Billed by providers beyond the worst case, in USD.", registry=REGISTRY
 )
 TAKEOVERS = Counter("qlaud_takeovers", "Turns carried on after their worker was lost.", registry=REGISTRY)
+JOBS = Counter("qlaud_jobs", "Jobs that ended, by status.", ["status"], registry=REGISTRY)
+DELIVERIES = Counter(
+    "qlaud_deliveries",
+    "Attempts to deliver webhooks, by result: delivered, failed, dead.",
+    ["result"],
+    registry=REGISTRY,
+)
 TURNS_RUNNING = Gauge("qlaud_turns_running", "Turns that this worker carries now.", registry=REGISTRY)
 STREAMS_OPEN = Gauge("qlaud_streams_open", "SSE responses open at this front door.", registry=REGISTRY)
 REQUESTS = Counter(
     "qlaud_http_requests", "Requests, by route and status.", ["route", "status"], registry=REGISTRY
 )
+requests = cache(REQUESTS.labels)
+"""The counter of a route and a status: looked up once, for it runs on every request."""
+
 QUEUE_TURNS = Gauge("qlaud_queue_turns", "Turns in the mailboxes, by status.", ["status"], registry=REGISTRY)
 QUEUE_AGE = Gauge("qlaud_queue_age_seconds", "Age of the oldest queued turn.", registry=REGISTRY)
 

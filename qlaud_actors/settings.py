@@ -57,6 +57,8 @@ class Settings:
     drain_seconds: float = 5.0
     max_body_bytes: int = 32 * 1024 * 1024
     provider_attempts: int = 3
+    jobs_per_worker: int = 100
+    retention_days: int = 7
     log_level: str = "info"
     log_format: str = "json"
     public_url: str | None = None
@@ -65,6 +67,7 @@ class Settings:
     stripe_api_base: str | None = None
     catalog_dir: Path | None = None
     """The operator's own provider files, laid over the packaged ones."""
+    price_poll_seconds: float = 10.0
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that catalogue files may name (`*_API_KEY`, `*_BASE_URL`), nothing else."""
 
@@ -92,6 +95,8 @@ class Settings:
             drain_seconds=read.number("QLAUD_DRAIN_SECONDS", 5.0, 0.0, 3600.0),
             max_body_bytes=read.integer("QLAUD_MAX_BODY_BYTES", 32 * 1024 * 1024, 1024, 2**31),
             provider_attempts=read.integer("QLAUD_PROVIDER_ATTEMPTS", 3, 1, 10),
+            jobs_per_worker=read.integer("QLAUD_JOBS_PER_WORKER", 100, 0, 100_000),
+            retention_days=read.integer("QLAUD_RETENTION_DAYS", 7, 1, 3650),
             log_level=read.choice("QLAUD_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("QLAUD_LOG_FORMAT", "json", ("json", "console")),
             public_url=read.url("QLAUD_PUBLIC_URL", ("http", "https")),
@@ -99,6 +104,7 @@ class Settings:
             stripe_webhook_secret=read.secret("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.url("STRIPE_API_BASE", ("http", "https")),
             catalog_dir=read.folder("QLAUD_CATALOG_DIR"),
+            price_poll_seconds=read.number("QLAUD_PRICE_POLL_SECONDS", 10.0, 0.1, 15.0),
             environ={
                 name: value
                 for name, value in environ.items()

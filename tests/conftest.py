@@ -26,6 +26,8 @@ OURS = re.compile(
     r"^QLAUD_|^(DATABASE|REDIS|CHROMA)_URL$|^STRIPE_|_API_KEY$|_BASE_URL(_|$)|_PROXY$", re.IGNORECASE
 )
 
+FreshServers = contextlib.AbstractAsyncContextManager[tuple[str, str]]
+
 _numbers = itertools.count()
 
 
@@ -90,10 +92,25 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 @pytest.fixture
 def redis_url(valkey_server: str) -> str:
     """URL of an empty logical database. Channels are shared by all of them: use fresh names."""
-    url = valkey_server.replace("db=0", f"db={next(_numbers) % LOGICAL_DATABASES}")
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
-    return url
+    return empty_redis(valkey_server)
+
+
+@pytest.fixture(scope="session")
+def fresh_redis(valkey_server: str) -> Callable[[], str]:
+    """Makes an empty Redis, for tests that share a cluster: its URL."""
+    return lambda: empty_redis(valkey_server)
+
+
+@pytest.fixture(scope="session")
+def fresh_servers(postgres_server: str, valkey_server: str) -> Callable[[], FreshServers]:
+    """Makes a fresh database and an empty Redis, for tests that share a cluster: their two URLs."""
+
+    @contextlib.asynccontextmanager
+    async def fresh() -> AsyncIterator[tuple[str, str]]:
+        async with fresh_database(postgres_server, embedded.DATABASE) as url:
+            yield url, empty_redis(valkey_server)
+
+    return fresh
 
 
 @pytest.fixture
@@ -136,6 +153,14 @@ async def fresh_database(server_url: str, template: str) -> AsyncIterator[str]:
         yield server_url.replace(f"/{embedded.DATABASE}?", f"/{name}?")
     finally:
         await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def empty_redis(server_url: str) -> str:
+    """URL of a logical database of the server, emptied."""
+    url = server_url.replace("db=0", f"db={next(_numbers) % LOGICAL_DATABASES}")
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
 
 
 def run_apart(work: Coroutine[Any, Any, Any]) -> Any:

@@ -9,7 +9,9 @@ from typing import Any
 import dramatiq
 
 from qlaud_actors.conversation.runner import TurnRunner
-from qlaud_actors.jobs import Job, RunTurn
+from qlaud_actors.deferred.runner import JobRunner
+from qlaud_actors.deliveries.courier import Courier
+from qlaud_actors.jobs import Job, RunJob, RunTurn, SendDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +22,26 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(runner: TurnRunner) -> list[Actor]:
+def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:
         await runner.start(uuid.UUID(turn_id))
 
-    return [Actor(RunTurn, run_turn)]
+    async def run_job(job_id: str) -> None:
+        await job_runner.start(uuid.UUID(job_id))
+
+    async def send_delivery(delivery_id: str) -> None:
+        await courier.start(uuid.UUID(delivery_id))
+
+    return [Actor(RunTurn, run_turn), Actor(RunJob, run_job), Actor(SendDelivery, send_delivery)]
 
 
 def declare(table: list[Actor], broker: dramatiq.Broker, loop: asyncio.AbstractEventLoop) -> None:
     """Declare the table's actors on a broker.
 
     An actor runs in a thread of dramatiq's and hands its coroutine to the process's event loop. A
-    message is a wake-up: it is acknowledged once the turn is running, and blocks only while every
+    message is a wake-up: it is acknowledged once the work is running. For a turn it blocks while every
     slot is taken, which is the back-pressure. It is never retried: the sweeper asks again.
     """
     for actor in table:

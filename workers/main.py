@@ -9,9 +9,9 @@ from aiohttp import web
 from dramatiq import Worker
 
 from qlaud_actors import metrics
-from qlaud_actors.billing import presence
+from qlaud_actors.billing import auto_topup, presence, stripe_meter
 from qlaud_actors.bootstrap import Services, open_services
-from qlaud_actors.conversation.runner import RENEW_EVERY
+from qlaud_actors.carrier import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Settings
@@ -26,6 +26,8 @@ POLL_MS = 50
 STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 HOLDS_SECONDS = 10.0
+DELIVERIES_SECONDS = 1.0
+TIDY_SECONDS = 60.0
 METRICS_SECONDS = 5.0
 
 
@@ -37,21 +39,32 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     async with open_services(settings) as services:
         runner = services.runner()
-        declare(actor_table(runner), services.broker, loop)
+        job_runner, courier = services.job_runner(), services.courier()
+        declare(actor_table(runner, job_runner, courier), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
-        share_metrics = every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner))
-        often = min(HOLDS_SECONDS, settings.lease_seconds)
-        sweep_holds = every(often, lambda: presence.release_abandoned(services.pool))
-        renew = every(settings.lease_seconds * RENEW_EVERY, runner.renew)
-        sweep = every(min(SWEEP_SECONDS, settings.lease_seconds), runner.sweep)
-        async with _repeating(renew, sweep, sweep_holds, share_metrics), _health_server(settings):
+        lease = settings.lease_seconds
+        renew_seconds, sweep_seconds = lease * RENEW_EVERY, min(SWEEP_SECONDS, lease)
+        upkeep = (
+            every(renew_seconds, runner.carrier.renew),
+            every(renew_seconds, job_runner.carrier.renew),
+            every(sweep_seconds, runner.sweep),
+            every(sweep_seconds, job_runner.sweep),
+            every(DELIVERIES_SECONDS, courier.sweep),
+            every(min(HOLDS_SECONDS, lease), lambda: presence.release_abandoned(services.pool)),
+            every(TIDY_SECONDS, job_runner.delete_old),
+            every(TIDY_SECONDS, courier.delete_old),
+            every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
+            *_stripe_upkeep(services),
+        )
+        async with _repeating(*upkeep), _health_server(settings):
             await asyncio.to_thread(worker.start)
             logger.info("worker_started", owner=runner.owner, slots=settings.turns_per_worker)
             await stop.wait()
             logger.info("worker_stopping")
-            runner.draining = True
+            runner.carrier.draining = job_runner.carrier.draining = True
             await asyncio.to_thread(worker.stop, STOP_MS)
-            await runner.drain()
+            await asyncio.gather(runner.carrier.drain(), job_runner.carrier.drain())
+            await courier.drain()
     logger.info("worker_stopped")
 
 
@@ -69,6 +82,16 @@ def every(seconds: float, action: Callable[[], Awaitable[object]]) -> Callable[[
             await asyncio.sleep(seconds)
 
     return forever
+
+
+def _stripe_upkeep(services: Services) -> list[Callable[[], Awaitable[None]]]:
+    """What goes to Stripe. Two seconds behind a settlement is prompt enough to need no wake-up."""
+    if services.settings.stripe_secret_key is None:
+        return []
+    return [
+        every(SWEEP_SECONDS, lambda: auto_topup.sweep(services.pool, services.settings)),
+        every(SWEEP_SECONDS, lambda: stripe_meter.push(services.pool, services.settings)),
+    ]
 
 
 @contextlib.asynccontextmanager

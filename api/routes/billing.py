@@ -11,6 +11,7 @@ from api.middleware import require_admin
 from api.responses import json_response
 from api.routes.accounts import balance_object
 from qlaud_actors.billing import ledger, topup, wallet
+from qlaud_actors.billing.stripe_client import verified
 from qlaud_actors.errors import InvalidRequest, PayloadTooLarge
 from qlaud_actors.ids import parse_uuid
 
@@ -29,6 +30,7 @@ class TopupBody(msgspec.Struct):
     amount_usd: msgspec.Raw
     success_url: Url | None = None
     cancel_url: Url | None = None
+    save_payment_method: bool = False
 
 
 @routes.get("/v1/billing/balance")
@@ -65,7 +67,12 @@ async def create_topup(request: web.Request) -> web.Response:
     if key is not None and not (0 < len(key) <= 200 and key.isascii() and key.isprintable()):
         raise InvalidRequest("`Idempotency-Key` must be 1 to 200 printable ASCII characters.")
     order = topup.Order(
-        caller(request).account_id, nanos, body.success_url or done, body.cancel_url or done, key
+        caller(request).account_id,
+        nanos,
+        body.success_url or done,
+        body.cancel_url or done,
+        key,
+        body.save_payment_method,
     )
     page = await topup.checkout(settings, order)
     return json_response({"id": page.id, "url": page.url}, status=201)
@@ -83,6 +90,6 @@ async def stripe_webhook(request: web.Request) -> web.Response:
     hub = services(request)
     if (request.content_length or 0) > MAX_EVENT_BYTES:
         raise PayloadTooLarge
-    event = topup.verified(hub.settings, await request.read(), request.headers.get("stripe-signature"))
+    event = verified(hub.settings, await request.read(), request.headers.get("stripe-signature"))
     await topup.record(hub.pool, hub.settings, event)
     return json_response({"received": True})

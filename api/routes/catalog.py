@@ -61,8 +61,8 @@ def _host(host: Model) -> dict[str, Any]:
     """Throughput is not measured: all hosts score alike."""
     return {
         "provider": host.provider.slug,
-        "input_per_mtok_usd": host.price.rates.input / PICOS_PER_USD_PER_MTOK,
-        "output_per_mtok_usd": host.price.rates.output / PICOS_PER_USD_PER_MTOK,
+        "input_per_mtok_usd": host.price.rates.input / PICOS_PER_USD_PER_MTOK if host.priced else None,
+        "output_per_mtok_usd": host.price.rates.output / PICOS_PER_USD_PER_MTOK if host.priced else None,
         "unit_prices_usd": unit_prices(host),
         "throughput_score": 1.0,
         "verified_tools_ok": "function-calling" in host.capabilities,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 from aiohttp import web
 
-from api.bodies import no_nul, path_uuid, query_choice, query_int, query_text, read_json
+from api.bodies import idempotency_key, no_nul, path_uuid, query_choice, query_int, query_text, read_json
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
@@ -30,7 +30,6 @@ LIKELY_TOKENS = 4_096
 
 MAX_SEQ = 2**31 - 1
 MAX_PAGE = 200
-MAX_IDEMPOTENCY_KEY = 255
 
 
 class ThreadBody(msgspec.Struct):
@@ -70,7 +69,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         content=body.content,
         request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
-        idempotency_key=_idempotency_key(request),
+        idempotency_key=idempotency_key(request),
     )
     if first := await mailbox.first_use(hub.pool, new):
         async with hub.bus.follow(first.turn_id) as reader:
@@ -93,7 +92,14 @@ async def _check_turn(request: web.Request, asked: TurnRequest) -> TurnRequest:
     The turn keeps the fallbacks that its key may use.
     """
     key, hub = caller(request), services(request)
-    found = candidates(hub.catalog, asked.model, hub.fallback.healthy, asked.fallbacks, key.limits.allows)
+    found = candidates(
+        hub.catalog,
+        asked.model,
+        hub.fallback.healthy,
+        asked.fallbacks,
+        key.limits.allows,
+        limited=key.limited,
+    )
     hub.catalog.require_configured(found[0])
     await toolset_for(hub.pool, hub.vault, key.account_id, asked.tools_mode, asked.tools, asked.client_tools)
     lifecycle.precheck(key)
@@ -236,15 +242,6 @@ async def _cursor(request: web.Request) -> uuid.UUID | None:
     except NotFound:
         pass
     raise InvalidRequest("`after` must be the id of a thread that this key sees.")
-
-
-def _idempotency_key(request: web.Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (1 <= len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
-        raise InvalidRequest(
-            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters."
-        )
-    return key
 
 
 def _check_text(name: str, value: str | None, limit: int = 512) -> None:

@@ -5,13 +5,12 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
-from api.bodies import read_json
+from api.bodies import read_json, webhook_url
 from api.context import REQUEST_ID, caller, services
 from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_call_id, new_tool_id, new_webhook_secret
-from qlaud_actors.outbound.guard import ForbiddenURL, check_url
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools import meta, store
 from qlaud_actors.tools.dispatch import NoJournal
@@ -40,7 +39,7 @@ class ToolBody(msgspec.Struct):
 async def register_tool(request: web.Request) -> web.Response:
     """Register a webhook; its signing secret is in this answer and nowhere else."""
     body, hub = await read_json(request, ToolBody), services(request)
-    webhook_url = _webhook_url(body, allow_private=hub.settings.allow_private_webhooks)
+    url = _url(body, allow_private=hub.settings.allow_private_webhooks)
     check_definition(body.name, body.description, body.input_schema)
     secret = new_webhook_secret()
     tool = Tool(
@@ -51,7 +50,7 @@ async def register_tool(request: web.Request) -> web.Response:
         kind="webhook",
         effect=body.effect,
         timeout_ms=body.timeout_ms,
-        webhook_url=webhook_url,
+        webhook_url=url,
         secret=Secret(secret),
         shared=body.shared,
     )
@@ -102,17 +101,12 @@ async def manage_connections(request: web.Request) -> web.Response:
     return await _run_meta(request, meta.CONNECTIONS)
 
 
-def _webhook_url(body: ToolBody, *, allow_private: bool) -> str:
-    """The URL to call, checked; names are resolved and checked again on every call."""
+def _url(body: ToolBody, *, allow_private: bool) -> str:
     if body.provider is not None:
         raise InvalidRequest("`provider`: built-in tools are not offered in this version, only webhooks.")
     if body.webhook_url is None:
         raise InvalidRequest("`webhook_url` is missing.")
-    try:
-        check_url(body.webhook_url, allow_private=allow_private)
-    except ForbiddenURL as error:
-        raise InvalidRequest(f"`webhook_url` {error}.") from None
-    return body.webhook_url
+    return webhook_url("webhook_url", body.webhook_url, allow_private=allow_private)
 
 
 async def _run_meta(request: web.Request, name: str) -> web.Response:

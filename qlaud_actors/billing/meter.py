@@ -9,8 +9,10 @@ once that is dead (`presence.py`). A call has one id: of its hold, its usage eve
 import uuid
 from collections.abc import Sequence
 
+import msgspec
+
 from qlaud_actors import metrics
-from qlaud_actors.billing.model import Attempted, Charge, Hold, Refused, Settlement
+from qlaud_actors.billing.model import Attempted, Charge, Hold, KeyChanged, Refused, Settlement, Wanted
 from qlaud_actors.db.pool import Connection, Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import BudgetRefused, SpendCapReached, TurnBudgetReached, WalletEmpty
@@ -37,9 +39,26 @@ async def hold(
     The answer's `max_tokens` is what key and wallet afford. `owner` is the process that makes the call,
     where no turn does. Raises SpendCapReached, WalletEmpty.
     """
-    least, hold_id = _least(worst, floor_tokens), call_id or new_uuid()
-    row = await rows.fetchrow(QUERIES.place_hold, hold_id, key_id, turn_id, owner, worst.nanos(), least)
-    return _granted(hold_id, row, worst, least)
+    wanted = Wanted(call_id or new_uuid(), key_id, worst, least_nanos(worst, floor_tokens), turn_id)
+    (row,) = await place_holds(rows, owner, [wanted])
+    return granted(wanted, row)
+
+
+async def place_holds(rows: Rows, owner: uuid.UUID | None, wanted: Sequence[Wanted]) -> list[Record]:
+    """Set money aside for several calls at once; what came of each is told by `granted`."""
+    remembered = [one.remembered for one in wanted]
+    placed: list[Record] = await rows.fetch(
+        QUERIES.place_holds,
+        [one.call_id for one in wanted],
+        [one.key_id for one in wanted],
+        [one.turn_id for one in wanted],
+        owner,
+        [one.worst.nanos() for one in wanted],
+        [one.least_nanos for one in wanted],
+        [known.secret_hash if known else None for known in remembered],
+        [known.version if known else None for known in remembered],
+    )
+    return placed
 
 
 async def change_hold(
@@ -53,24 +72,45 @@ async def change_hold(
     owner: uuid.UUID | None = None,
 ) -> Hold:
     """As `hold`, instead of what the call holds for another candidate; when refused it holds nothing."""
-    least = _least(worst, floor_tokens)
-    row = await rows.fetchrow(QUERIES.change_hold, call_id, key_id, turn_id, owner, worst.nanos(), least)
-    return _granted(call_id, row, worst, least)
+    wanted = Wanted(call_id, key_id, worst, least_nanos(worst, floor_tokens), turn_id)
+    nanos = worst.nanos(), wanted.least_nanos
+    row = await rows.fetchrow(QUERIES.change_hold, call_id, key_id, turn_id, owner, *nanos)
+    assert row is not None
+    return granted(wanted, row)
 
 
-async def settle(connection: Connection, hold_id: uuid.UUID, charge: Charge) -> Settlement | None:
+def least_nanos(worst: WorstCase, floor_tokens: int) -> int:
+    """What the shortest answer costs at most that is worth paying for."""
+    return worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
+
+
+def granted(wanted: Wanted, row: Record) -> Hold:
+    """What came of a hold. Raises SpendCapReached, WalletEmpty, KeyChanged."""
+    amount: int | None = row["granted"]
+    if amount is None:
+        if row["scope"] == "changed":
+            raise KeyChanged
+        figures = {name: row[name] for name in REFUSED}
+        raise refusal(Refused(needed_nanos=wanted.least_nanos, **figures))
+    limit: int | None = row["limit_nanos"]
+    left = None if limit is None else limit - row["spent_nanos"] - row["held_nanos"]
+    return Hold(wanted.call_id, amount, wanted.worst.affordable_tokens(amount), left)
+
+
+async def settle(connection: Connection, call_id: uuid.UUID, charge: Charge) -> Settlement | None:
     """Charge a call and write its ledger entry and usage event, in the caller's transaction.
 
     A call that was settled before is not charged again. None when its step was, by another call.
     """
-    picos = charge.price.cost_picos(charge.usage)
-    if await connection.fetchval(QUERIES.insert_usage_event, hold_id, *_usage_columns(charge, picos)) is None:
-        await release(connection, [hold_id])
-        row = await connection.fetchrow(QUERIES.settlement, hold_id)
-    else:
-        rated = charge_nanos(picos, charge.markup_bps)
-        row = await connection.fetchrow(QUERIES.settle_hold, hold_id, charge.key_id, rated)
-    return Settlement(row["charged"], row["overrun"]) if row else None
+    (settled,) = await settle_calls(connection, [(call_id, charge)])
+    return settled
+
+
+async def settle_calls(rows: Rows, charges: Sequence[tuple[uuid.UUID, Charge]]) -> list[Settlement | None]:
+    """As `settle`, for several calls in one statement."""
+    columns = zip(*(_columns(call_id, charge) for call_id, charge in charges), strict=True)
+    found = await rows.fetch(QUERIES.settle_calls, *map(list, columns))
+    return [None if row["charged"] is None else Settlement(row["charged"], row["overrun"]) for row in found]
 
 
 async def release(rows: Rows, hold_ids: Sequence[uuid.UUID]) -> int:
@@ -145,22 +185,11 @@ def refusal(refused: Refused) -> BudgetRefused:
     )
 
 
-def _least(worst: WorstCase, floor_tokens: int) -> int:
-    return worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
-
-
-def _granted(hold_id: uuid.UUID, row: Record | None, worst: WorstCase, least: int) -> Hold:
-    assert row is not None
-    if row["granted"] is None:
-        raise refusal(Refused(needed_nanos=least, **{name: row[name] for name in REFUSED}))
-    return Hold(hold_id, row["granted"], worst.affordable_tokens(row["granted"]))
-
-
-def _usage_columns(charge: Charge, picos: int) -> tuple[object, ...]:
-    """The values of `insert_usage_event` after its id, in its order."""
-    usage = charge.usage
+def _columns(call_id: uuid.UUID, charge: Charge) -> tuple[object, ...]:
+    """The arguments of `settle_calls`, in its order."""
+    usage, picos = charge.usage, charge.price.cost_picos(charge.usage)
     return (
-        charge.account_id,
+        call_id,
         charge.key_id,
         charge.turn_id,
         charge.step,
@@ -173,10 +202,11 @@ def _usage_columns(charge: Charge, picos: int) -> tuple[object, ...]:
         usage.cache_write_5m,
         usage.cache_write_1h,
         picos,
+        charge_nanos(picos, charge.markup_bps),
         charge.price.version,
         charge.markup_bps,
         usage.estimated,
         charge.latency_ms,
         charge.status,
-        usage.units or None,
+        msgspec.json.encode(usage.units).decode() if usage.units else None,
     )

@@ -4,7 +4,32 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from qlaud_actors.usage import Price, Usage
+from qlaud_actors.usage import Price, Usage, WorstCase
+
+
+class KeyChanged(Exception):
+    """A key that was verified from memory is not what it was: verify it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """How a key was known before this request: the hold looks whether it still is that key."""
+
+    secret_hash: bytes
+    version: int
+    """Of the key's row, as Postgres counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Money that a call wants set aside: its worst case, and the least that is worth it."""
+
+    call_id: uuid.UUID
+    key_id: uuid.UUID
+    worst: WorstCase
+    least_nanos: int
+    turn_id: uuid.UUID | None = None
+    remembered: Remembered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +39,8 @@ class Hold:
     id: uuid.UUID
     amount_nanos: int
     max_tokens: int
+    left_nanos: int | None = None
+    """What the key's cap had left before it; None without a cap."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,25 @@
-"""Usage reports: plain sums over the usage rows, so that they always agree with them."""
+"""Usage reports: plain sums over the usage rows, each from one statement, so that they always agree."""
 
+import contextlib
 import uuid
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qlaud_actors.billing.meter import QUERIES
-from qlaud_actors.db.pool import Record, Rows
+from qlaud_actors.db.pool import Connection, Pool, Record
 from qlaud_actors.money import nanos_to_micros
 
 EVENTS_SHOWN = 100
+
+KEYS_SHOWN = 1_000
+"""The dearest keys of an account; all of them come page by page with `group_by=key`."""
+
+END_OF_TIME_MS = 4_102_444_800_000
+"""The year 2100: no span ends later."""
+
+IN_ALL, BY_MODEL, BY_KEY = 3, 2, 1
+"""The levels of `usage_summary`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,62 +30,111 @@ class Span:
     to_ms: int
 
 
-async def account_usage(rows: Rows, account_id: uuid.UUID, span: Span) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which usage rows are meant; None leaves nothing out."""
+
+    account_id: uuid.UUID | None
+    span: Span
+    key_id: uuid.UUID | None = None
+    model_slug: str | None = None
+    end_user_id: str | None = None
+
+    def arguments(self) -> tuple[object, ...]:
+        """The first six arguments of the queries over usage rows."""
+        span = self.span
+        return (
+            self.account_id,
+            span.from_ms,
+            span.to_ms,
+            self.key_id,
+            self.model_slug,
+            self.end_user_id,
+        )
+
+
+@contextlib.asynccontextmanager
+async def reading(pool: Pool) -> AsyncIterator[Connection]:
+    """A snapshot for a report, which may well look at every row: planned for what is asked."""
+    async with (
+        pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        await connection.execute(QUERIES.plan_for_arguments)
+        yield connection
+
+
+async def account_usage(pool: Pool, chosen: Selection) -> dict[str, Any]:
     """What an account used, by key and by model (`GET /v1/usage`)."""
-    keys = await rows.fetch(QUERIES.usage_by_key, account_id, span.from_ms, span.to_ms)
-    models = await rows.fetch(QUERIES.usage_by_model, account_id, None, span.from_ms, span.to_ms)
+    async with reading(pool) as connection:
+        whole, models, keys = await _summary(connection, chosen)
     return {
-        "from_ms": span.from_ms,
-        "to_ms": span.to_ms,
-        "total_cost_micros": nanos_to_micros(sum(row["cost_nanos"] for row in keys)),
-        "total_input_tokens": sum(row["input_tokens"] for row in keys),
-        "total_output_tokens": sum(row["output_tokens"] for row in keys),
-        "request_count": sum(row["request_count"] for row in keys),
-        "by_key": [_key_row(row) for row in keys],
+        "from_ms": chosen.span.from_ms,
+        "to_ms": chosen.span.to_ms,
+        **totals(whole),
+        "by_key": [{**key_fields(row), **sums(row)} for row in keys[:KEYS_SHOWN]],
+        "by_key_has_more": len(keys) > KEYS_SHOWN,
         "by_model": [_model_row(row) for row in models],
     }
 
 
-async def key_usage(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID, span: Span) -> dict[str, Any]:
+async def key_usage(pool: Pool, chosen: Selection) -> dict[str, Any]:
     """What one key used, by model, with its newest rows (`GET /v1/keys/:id/usage`)."""
-    models = await rows.fetch(QUERIES.usage_by_model, account_id, key_id, span.from_ms, span.to_ms)
-    events = await rows.fetch(QUERIES.usage_events_of_key, key_id, span.from_ms, span.to_ms, EVENTS_SHOWN)
+    span = chosen.span
+    async with reading(pool) as connection:
+        whole, models, _ = await _summary(connection, chosen)
+        events = await connection.fetch(
+            QUERIES.usage_events_of_key, chosen.key_id, span.from_ms, span.to_ms, EVENTS_SHOWN
+        )
     return {
         "from_ms": span.from_ms,
         "to_ms": span.to_ms,
-        "cost_micros": nanos_to_micros(sum(row["cost_nanos"] for row in models)),
-        "input_tokens": sum(row["input_tokens"] for row in models),
-        "output_tokens": sum(row["output_tokens"] for row in models),
-        "request_count": sum(row["request_count"] for row in models),
+        **sums(whole),
         "by_model": [_model_row(row) for row in models],
-        "events": [_event_row(row) for row in events],
+        "events": [event_row(row) for row in events],
     }
 
 
-def _sums(row: Record) -> dict[str, Any]:
+def sums(row: Record | Mapping[str, Any]) -> dict[str, Any]:
+    """The sums of a group. Cached tokens are a part of `input_tokens`; nanos are exact."""
     return {
-        "cost_micros": nanos_to_micros(row["cost_nanos"]),
-        "input_tokens": row["input_tokens"],
-        "output_tokens": row["output_tokens"],
+        "cost_micros": nanos_to_micros(row["cost_nanos"] or 0),
+        "cost_nanos": row["cost_nanos"] or 0,
+        "input_tokens": row["input_tokens"] or 0,
+        "output_tokens": row["output_tokens"] or 0,
+        "cache_read_input_tokens": row["cache_read_tokens"] or 0,
+        "cache_creation_input_tokens": row["cache_write_tokens"] or 0,
         "request_count": row["request_count"],
     }
 
 
-def _key_row(row: Record) -> dict[str, Any]:
-    return {
-        "key_id": str(row["key_id"]),
-        "key_name": row["key_name"],
-        "key_prefix": row["key_prefix"],
-        **_sums(row),
-    }
+def totals(row: Record | Mapping[str, Any]) -> dict[str, Any]:
+    """The same of everything that was chosen, as the account's report spells them."""
+    of_all = sums(row)
+    count = of_all.pop("request_count")
+    return {**{f"total_{name}": value for name, value in of_all.items()}, "request_count": count}
+
+
+def key_fields(row: Record) -> dict[str, Any]:
+    """Which key a row is about."""
+    return {"key_id": str(row["key_id"]), "key_name": row["key_name"], "key_prefix": row["key_prefix"]}
+
+
+async def _summary(connection: Connection, chosen: Selection) -> tuple[Record, list[Record], list[Record]]:
+    """In all, by model, by key."""
+    rows = await connection.fetch(QUERIES.usage_summary, *chosen.arguments(), KEYS_SHOWN + 1)
+    (whole,) = [row for row in rows if row["level"] == IN_ALL]
+    models, keys = ([row for row in rows if row["level"] == level] for level in (BY_MODEL, BY_KEY))
+    return whole, models, keys
 
 
 def _model_row(row: Record) -> dict[str, Any]:
     slug = row["model_slug"]
-    return {"model": slug, "model_slug": slug, "provider_slug": row["provider_slug"], **_sums(row)}
+    return {"model": slug, "model_slug": slug, "provider_slug": row["provider_slug"], **sums(row)}
 
 
-def _event_row(row: Record) -> dict[str, Any]:
+def event_row(row: Record) -> dict[str, Any]:
+    """One usage event as callers see it."""
     return {
         "id": str(row["id"]),
         "key_id": str(row["key_id"]),
@@ -90,6 +150,7 @@ def _event_row(row: Record) -> dict[str, Any]:
         "cache_read_input_tokens": row["cache_read_tokens"],
         "cache_creation_input_tokens": row["cache_write_tokens"],
         "cost_micros": nanos_to_micros(row["cost_nanos"]),
+        "cost_nanos": row["cost_nanos"],
         "price_version": row["price_version"],
         "estimated": row["estimated"],
         "latency_ms": row["latency_ms"],

@@ -1,29 +1,26 @@
 """Top-ups through Stripe: a Checkout page for the customer, signed events for us.
 
-The only importer of `stripe`, the official library. What an event changes is decided in `payment.py`
-and written in one transaction: the event, the payment, the ledger.
+What an event changes is decided in `payment.py` and `intent.py`, and written in one transaction: the
+event, the payment, the ledger, the saved payment method, the automatic top-up.
 """
 
-import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import stripe
 
-from qlaud_actors.billing import ledger, payment
+from qlaud_actors.billing import auto_topup, ledger, payment
 from qlaud_actors.billing.meter import QUERIES
 from qlaud_actors.billing.payment import NANOS_PER_CENT, Payment
+from qlaud_actors.billing.stripe_client import open_stripe
 from qlaud_actors.db.pool import Connection, Pool
-from qlaud_actors.errors import IdempotencyConflict, InvalidRequest, ServiceUnavailable
+from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.log import get_logger
-from qlaud_actors.settings import Secret, Settings
+from qlaud_actors.settings import Settings
 
 logger = get_logger(__name__)
 
-TOLERANCE_SECONDS = 300
 MIN_CENTS, MAX_CENTS = 50, 99_999_999
 """What Stripe takes in one payment in USD (docs.stripe.com/currencies#minimum-and-maximum-charge-amounts)."""
 
@@ -37,6 +34,8 @@ class Order:
     success_url: str
     cancel_url: str
     idempotency_key: str | None = None
+    save_payment_method: bool = False
+    """Ask the customer that later top-ups may be charged while they are away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ async def checkout(settings: Settings, order: Order) -> Checkout:
     ServiceUnavailable.
     """
     about = {"account_id": str(order.account_id)}
-    params: Any = {
+    params: dict[str, Any] = {
         "mode": "payment",
         "line_items": [{"quantity": 1, "price_data": _price(order.amount_nanos)}],
         "client_reference_id": str(order.account_id),
@@ -63,39 +62,34 @@ async def checkout(settings: Settings, order: Order) -> Checkout:
         "success_url": order.success_url,
         "cancel_url": order.cancel_url,
     }
-    options: Any = {}
-    if order.idempotency_key:
-        options = {"idempotency_key": f"topup:{order.account_id}:{order.idempotency_key}"}
-    async with _client(settings) as client:
-        with _our_errors():
-            session = await client.v1.checkout.sessions.create_async(params, options)
-    return Checkout(session.id, session.url or "")
-
-
-def verified(settings: Settings, payload: bytes, signature: str | None) -> dict[str, Any]:
-    """The event in a webhook's body, if Stripe signed it within the last five minutes.
-
-    Raises InvalidRequest, ServiceUnavailable when no secret is set.
-    """
-    secret = _secret(settings.stripe_webhook_secret, "STRIPE_WEBHOOK_SECRET").reveal()
-    try:
-        stripe.WebhookSignature.verify_header(payload, signature, secret, TOLERANCE_SECONDS)
-        event: dict[str, Any] = msgspec.json.decode(payload, type=dict)
-    except (stripe.SignatureVerificationError, UnicodeDecodeError, msgspec.DecodeError):
-        raise InvalidRequest("The signature of this event is not valid, or too old.") from None
-    return event
+    if order.save_payment_method:
+        # Always a new customer of Stripe: what is asked must not depend on what was paid meanwhile, or a
+        # repeated idempotency key would be refused.
+        params["payment_intent_data"]["setup_future_usage"] = "off_session"
+        params["customer_creation"] = "always"
+    key = f"topup:{order.account_id}:{order.idempotency_key}" if order.idempotency_key else None
+    async with open_stripe(settings) as stripe:
+        return Checkout(*await stripe.open_checkout(params, key))
 
 
 async def record(pool: Pool, settings: Settings, event: dict[str, Any]) -> None:
-    """Bring the ledger up to what an event tells, once, whatever came before it."""
+    """Bring the ledger up to what an event tells, once, whatever came before it.
+
+    A "thin" event (Stripe's API v2) carries no object and is only logged: it tells of no payment.
+    """
+    if event.get("object") != "event":
+        logger.warning("stripe_event_ignored", kind=event.get("type"), stripe_id=event.get("id"))
+        return
     about = event["data"]["object"]
     if payment.payment_of(about) is None and event["type"].startswith(("charge.dispute.", "refund.")):
         about["payment_intent"] = await _payment_of_charge(settings, about.get("charge"))
     told = payment.read_event(event)
     async with pool.acquire() as connection, connection.transaction():
-        seen_first = await connection.fetchval(QUERIES.note_event, event["id"], event["type"])
-        if seen_first and told:
+        if not await connection.fetchval(QUERIES.note_event, event["id"], event["type"]):
+            return
+        if told:
             await _apply(connection, told, event["id"])
+        await auto_topup.note_event(connection, event)
 
 
 async def _apply(connection: Connection, told: payment.Told, event_id: str) -> None:
@@ -116,45 +110,18 @@ async def _payment_of_charge(settings: Settings, charge_id: str | None) -> str |
     """Older events name only the charge."""
     if not charge_id:
         return None
-    async with _client(settings) as client:
-        with _our_errors():
-            charge = await client.v1.charges.retrieve_async(charge_id)
-    return payment.payment_of(charge.to_dict())
+    async with open_stripe(settings) as stripe:
+        return payment.payment_of(await stripe.charge(charge_id))
 
 
-@contextlib.asynccontextmanager
-async def _client(settings: Settings) -> AsyncIterator[stripe.StripeClient]:
-    """Stripe's client for one call: top-ups are rare, so nothing is kept open for them."""
-    key = _secret(settings.stripe_secret_key, "STRIPE_SECRET_KEY").reveal()
-    http = stripe.AIOHTTPClient(timeout=30)
-    bases: Any = {"api": settings.stripe_api_base} if settings.stripe_api_base else None
-    try:
-        yield stripe.StripeClient(key, base_addresses=bases, http_client=http, max_network_retries=2)
-    finally:
-        await http.close_async()  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def _our_errors() -> Iterator[None]:
-    try:
-        yield
-    except stripe.IdempotencyError:
-        raise IdempotencyConflict from None
-    except stripe.InvalidRequestError as error:
-        raise InvalidRequest(f"Stripe: {error.user_message or 'the request was refused'}") from None
-    except stripe.StripeError as error:
-        logger.warning("stripe_failed", error=type(error).__name__, status=error.http_status)
-        raise ServiceUnavailable("Stripe could not be reached or refused this server.") from None
-
-
-def _price(amount_nanos: int) -> dict[str, Any]:
+def whole_cents(amount_nanos: int) -> int:
+    """The cents that Stripe is asked for. Raises InvalidRequest when it would not take them."""
     cents, rest = divmod(amount_nanos, NANOS_PER_CENT)
     if rest or not MIN_CENTS <= cents <= MAX_CENTS:
         raise InvalidRequest("`amount_usd` must be from 0.50 to 999999.99, in whole cents.")
+    return cents
+
+
+def _price(amount_nanos: int) -> dict[str, Any]:
+    cents = whole_cents(amount_nanos)
     return {"currency": "usd", "unit_amount": cents, "product_data": {"name": "Wallet top-up"}}
-
-
-def _secret(value: Secret | None, name: str) -> Secret:
-    if value is None:
-        raise ServiceUnavailable(f"Stripe is not configured: {name} is not set.")
-    return value

@@ -8,7 +8,7 @@ second path.
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -129,7 +129,9 @@ async def stream_reply(call: StepCall, ports: Ports) -> ModelReply:
                 reply.add(event)
                 for client_event in stream_events(event, call.step.model.slug):
                     ports.events.publish(client_event)
-        return reply.build()
+        given = reply.build()
+        # Where the provider did not tell its usage, it is estimated: nothing is free.
+        return replace(given, usage=call.produced_usage(reply.output_chars) or given.usage)
     except BaseException:
         # Also when the turn is cancelled: the provider has produced, so the step is billed.
         await unbroken(ports.steps.settle_broken(call, reply))

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.billing import meter
+from qlaud_actors.carrier import Renewal
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.model import (
     MAX_ATTEMPTS,
@@ -20,11 +21,13 @@ from qlaud_actors.conversation.model import (
 )
 from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.db.pool import Connection, Pool, Rows, UniqueViolation
+from qlaud_actors.deliveries import outbox
 from qlaud_actors.errors import (
     IdempotencyConflict,
     NotFound,
     QlaudError,
     RateLimited,
+    SpendCapReached,
     TurnAbandoned,
     TurnCancelled,
 )
@@ -136,15 +139,6 @@ async def claim(pool: Pool, turn_id: uuid.UUID, owner: str, lease_seconds: float
         return await store.get_turn(connection, turn_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """What renewing told of a turn that is still ours."""
-
-    cancel_requested: bool
-    renewed: bool
-    """False when the row was locked just then: still ours, but the lease was not extended."""
-
-
 async def renew(rows: Rows, turns: list[Turn], lease_seconds: float) -> dict[uuid.UUID, Renewal]:
     """Extend the leases; a turn that is missing from the answer is not ours any more."""
     found = await rows.fetch(
@@ -173,6 +167,8 @@ async def finish(pool: Pool, turn: Turn, result: TurnOutcome | QlaudError) -> Fi
             stored_error(result) if isinstance(result, QlaudError) else None,
             isinstance(result, TurnOutcome) and result.hit_max_iterations,
         )
+        if thread_id and isinstance(result, SpendCapReached):
+            await outbox.tell_cap_exceeded(connection, turn.key_id)
         return await _closed(connection, turn.id, thread_id) if thread_id else None
 
 

@@ -29,6 +29,9 @@ ConnectionLost = (
 )
 """What a database that is away, restarting or stuck raises: nobody's mistake, and it passes."""
 
+Contended = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""The part of it that is about the rows of one statement, not about the database."""
+
 
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:
     """Open a pool whose connections speak JSON as Python values."""
@@ -37,6 +40,7 @@ async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:
         min_size=min_size,
         max_size=max_size,
         init=_prepare,
+        reset=_leave_as_it_is,
         command_timeout=30,
         server_settings={"application_name": "qlaud", "lock_timeout": "5s"},
     )
@@ -47,6 +51,12 @@ async def connect(url: str) -> Connection:
     connection = await asyncpg.connect(url, timeout=10)
     await _prepare(connection)
     return connection
+
+
+async def _leave_as_it_is(_connection: Connection) -> None:
+    """An open transaction was rolled back already. We keep nothing else in a session (no listeners, no
+    settings, no session locks), so the driver's usual round trip that clears it all is saved.
+    """
 
 
 async def _prepare(connection: Any) -> None:

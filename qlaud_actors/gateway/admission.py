@@ -4,19 +4,21 @@
 when another model has to answer, and is settled exactly once with what the call used.
 """
 
+import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
 from qlaud_actors.billing import meter
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.model import Charge, Hold, Settlement
 from qlaud_actors.db.persist import persistently
-from qlaud_actors.db.pool import ConnectionLost, Pool
+from qlaud_actors.db.pool import Connection, ConnectionLost
 from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask
 from qlaud_actors.gateway.translation import Translation
@@ -38,6 +40,8 @@ SETTLE_SECONDS = 40.0
 
 LIKELY_TOKENS = 4_096
 """What a key's pace counts for an answer before its length is known, at most."""
+
+Transaction = Callable[[], AbstractAsyncContextManager[Connection]]
 
 logger = get_logger(__name__)
 
@@ -68,23 +72,26 @@ class Answer(Protocol):
 class Admission:
     """Admits requests; one for each process."""
 
-    pool: Pool
+    money: GroupCommit
     catalog: Catalog
     caller: Caller
     fallback: Fallback
     markup_bps: int
-    process: uuid.UUID
-    """Whose holds these are, for as long as it lives (`billing/presence.py`)."""
 
-    async def admit(self, key: ApiKey, ask: Ask) -> "Ticket":
+    async def admit(self, key: ApiKey, ask: Ask, call_id: uuid.UUID | None = None) -> "Ticket":
         """Set the worst case of a request aside, with fewer output tokens where the money affords no more.
 
+        A `call_id` that is known before lets others give the hold back when this process dies.
         Raises BudgetRefused, UnknownModel, ScopeMissing, ProviderNotConfigured, InvalidRequest.
         """
-        ticket = Ticket(self, key, ask)
+        ticket = Ticket(self, key, ask, call_id or new_uuid())
         ticket.call = self.fallback.call(self._candidates(key, ask), ticket.prepare, ticket.hold_for)
         await ticket.call.begin()
         return ticket
+
+    def check(self, key: ApiKey, ask: Ask) -> None:
+        """Refuse at once what could not be admitted later. Raises what `admit` does."""
+        ask.quote(self._candidates(key, ask)[0], self.markup_bps)
 
     async def count(self, key: ApiKey, ask: AnthropicAsk) -> int:
         """Input tokens of a request: counted by its provider where that costs nothing, else estimated."""
@@ -110,9 +117,12 @@ class Admission:
         return input_estimate(quote.request, quote.model) + min(quote.worst.max_tokens, LIKELY_TOKENS)
 
     def _candidates(self, key: ApiKey, ask: Ask) -> Hosts:
-        lifecycle.precheck(key)
-        allows, healthy = key.limits.allows, self.fallback.healthy
-        found = candidates(self.catalog, ask.slug, healthy, ask.fallbacks, allows, ask.task)
+        if key.remembered is None:  # else these figures are old, and the hold knows better
+            lifecycle.precheck(key)
+        healthy, allowed = self.fallback.healthy, key.limits.allows
+        found = candidates(
+            self.catalog, ask.slug, healthy, ask.fallbacks, allowed, limited=key.limited, task=ask.task
+        )
         self.catalog.require_configured(found[0])
         return found
 
@@ -124,7 +134,7 @@ class Ticket:
     admission: Admission = field(repr=False)
     key: ApiKey
     ask: Ask = field(repr=False)
-    call_id: uuid.UUID = field(default_factory=new_uuid)
+    call_id: uuid.UUID
     quote: Quote | None = None
     """Of the candidate that the present hold is for."""
     hold: Hold | None = None
@@ -158,28 +168,23 @@ class Ticket:
     @property
     def remaining_nanos(self) -> int | None:
         """What the key may still spend, other requests' holds apart; None without a cap."""
-        key = self.key
-        if key.limit_nanos is None:
+        if self.hold is None or self.hold.left_nanos is None:
             return None
-        return max(0, key.limit_nanos - key.spent_nanos - key.held_nanos - self.charged_nanos)
+        return max(0, self.hold.left_nanos - self.charged_nanos)
 
     async def hold_for(self, model: Model) -> None:
         """Hold what this candidate costs, instead of what the one before did.
 
-        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked.
+        Raises BudgetRefused, InvalidRequest for a request that this one cannot be asked; KeyChanged.
         """
         if self.hold and self.quoted.model is model:
             return
         quote = self.ask.quote(model, self.admission.markup_bps)
-        pool, owner = self.admission.pool, self.admission.process
+        money, key, worst, floor = self.admission.money, self.key, quote.worst, quote.floor_tokens
         if self.quote is None:
-            place = meter.hold(
-                pool, self.key.id, None, quote.worst, quote.floor_tokens, call_id=self.call_id, owner=owner
-            )
+            place = money.hold(self.call_id, key.id, worst, floor, key.remembered)
         else:
-            place = meter.change_hold(
-                pool, self.call_id, self.key.id, None, quote.worst, quote.floor_tokens, owner=owner
-            )
+            place = meter.change_hold(money.pool, self.call_id, key.id, None, worst, floor, owner=money.owner)
         self.hold = None  # a refusal leaves nothing held
         self.hold = await place
         self.quote = quote
@@ -193,31 +198,40 @@ class Ticket:
             return caller.pass_through(ask.raw(model, request.max_tokens), request, model, call_id)
         return Translation(caller.call(request, model, call_id), ask.writer(model), ask.stream)
 
-    async def settle(self, status: int) -> None:
+    async def settle(self, status: int, transaction: Transaction | None = None) -> None:
         """Charge what was used by now, or give the hold back when nothing was; the first time counts.
 
+        A `transaction` of the caller's is where it is written, instead of one of its own.
         A database that is away is waited for; when it stays away the hold stays, so no cap is passed.
         """
         if self._settled:
             return
         self.used = self.call.current.billable() if self.call.current else None
         try:
-            await persistently(lambda: self._write(self.used, status), SETTLE_SECONDS)
+            await persistently(lambda: self._write(status, transaction), SETTLE_SECONDS)
         except ConnectionLost:
             logger.error("settlement_lost", hold=str(self.call_id), model=self.model.slug)  # noqa: TRY400
         else:
             self._settled = True
 
-    async def _write(self, usage: Usage | None, status: int) -> None:
-        pool, attempts = self.admission.pool, self.call.attempts
-        async with pool.acquire() as connection, connection.transaction():
-            if usage is None:
-                await meter.release(connection, [self.call_id])
-            else:
-                charge = self._charge(usage, status)
-                self.settlement = await meter.settle(connection, self.call_id, charge)
-            await meter.note_attempts(connection, self.call_id, self.key.id, attempts)
-        if usage is not None:
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        async with self.admission.money.pool.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def _write(self, status: int, transaction: Transaction | None) -> None:
+        charge = self._charge(self.used, status) if self.used else None
+        failed = any(one.error for one in self.call.attempts)
+        if charge and not failed and transaction is None:
+            self.settlement = await self.admission.money.settle(self.call_id, charge)
+        else:
+            async with (transaction or self._transaction)() as connection:
+                if charge:
+                    self.settlement = await meter.settle(connection, self.call_id, charge)
+                else:
+                    await meter.release(connection, [self.call_id])
+                await meter.note_attempts(connection, self.call_id, self.key.id, self.call.attempts)
+        if charge:
             meter.count(charge, self.settlement)
 
     def _charge(self, usage: Usage, status: int) -> Charge:

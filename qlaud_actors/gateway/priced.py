@@ -17,6 +17,8 @@ USUAL: Mapping[str, tuple[object, ...]] = {
     "speed": ("standard",),
     "inference_geo": ("global",),
     "prompt_cache_retention": ("in_memory", "in-memory"),
+    "prompt_cache_options.ttl": ("30m",),
+    "reasoning.mode": ("standard",),
 }
 """Fields that change the price of a token, with the values that do not."""
 
@@ -42,14 +44,21 @@ NEVER: Mapping[str, str] = {
 RUN_BY_CALLER = re.compile(r"(custom|function|(bash|text_editor|computer|memory|browser)_[a-z0-9_]+)")
 """Types of tools that the caller runs; all others run at the provider, at a price of their own."""
 
+FUNCTIONS = re.compile(r"custom|function")
+"""Types of tools in a Responses request that its caller runs and whose whole text is in it."""
+
+COMES_WITH = frozenset({"additional_tools", "compaction_trigger", "item_reference", "mcp_approval_response"})
+"""Items of a Responses request that stand for more than is in them, or start what is billed apart."""
+
 LONG_CONTEXT = re.compile(r"context-(\d+)m")
 
 
 def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
     """Raises InvalidRequest for a field, a tool or a part that changes the price."""
     for name, usual in USUAL.items():
-        if body.get(name) is not None and body[name] not in usual:
-            words = ", ".join(str(value) for value in usual)
+        value = _at(body, name)
+        if value is not None and value not in usual:
+            words = ", ".join(map(str, usual))
             raise InvalidRequest(f"`{name}` changes the price of a token: leave it out, or use {words}.")
     for name, why in NEVER.items():
         if body.get(name):
@@ -61,6 +70,20 @@ def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
     for edit in _edits(body.get("context_management")):
         if str(edit.get("type")).startswith("compact"):
             raise InvalidRequest("`context_management` must not compact: that is billed beside the answer.")
+
+
+def require_own_items(items: Sequence[Block], tools: Sequence[Block]) -> None:
+    """The same for what is in a Responses request: items that hold all that they cost, functions as tools.
+
+    Raises InvalidRequest.
+    """
+    for tool in tools:
+        _require_own(tool, FUNCTIONS)
+    for item in items:
+        kind = str(item.get("type") or ("message" if "role" in item else "item_reference"))
+        if kind in COMES_WITH:
+            raise InvalidRequest(f"An item of type {kind!r} is not supported: send what it stands for.")
+    refuse_audio([*items, *({"content": item.get("output")} for item in items)])
 
 
 def require_own_context(betas: str, model: Model) -> None:
@@ -80,16 +103,33 @@ def refuse_audio(messages: Sequence[Block]) -> None:
             for part in parts
         ):
             raise InvalidRequest("Audio and video in messages are not supported: they are priced apart.")
+        for part in parts:
+            _require_usual_cache(part)
 
 
-def _require_own(tool: Block) -> None:
+def _at(body: Mapping[str, Any], path: str) -> Any:
+    """A field, or one within another."""
+    name, _, inner = path.partition(".")
+    value = body.get(name)
+    return (value.get(inner) if isinstance(value, dict) else None) if inner else value
+
+
+def _require_usual_cache(part: Any) -> None:
+    """A mark for the cache must not ask for a longer life than the price table knows."""
+    mark = part.get("prompt_cache_breakpoint") if isinstance(part, dict) else None
+    if isinstance(mark, dict) and mark.get("ttl") not in (None, "30m"):
+        raise InvalidRequest("`prompt_cache_breakpoint.ttl` must be '30m': longer ones are priced apart.")
+
+
+def _require_own(tool: Block, own: re.Pattern[str] = RUN_BY_CALLER) -> None:
     kind = tool.get("type") or "custom"
-    if not RUN_BY_CALLER.fullmatch(str(kind)):
+    if not own.fullmatch(str(kind)):
         raise InvalidRequest(
             f"The tool {str(kind)[:60]!r} runs at the provider and is billed apart: it is not supported."
         )
 
 
 def _edits(management: Any) -> list[Block]:
-    edits = management.get("edits") if isinstance(management, dict) else None
+    """Anthropic's object holds a list of edits, OpenAI's field is the list."""
+    edits = management.get("edits") if isinstance(management, dict) else management
     return [edit for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else []

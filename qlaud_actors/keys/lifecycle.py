@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 
 from qlaud_actors.billing import meter
+from qlaud_actors.billing.model import Remembered
 from qlaud_actors.db.pool import Connection, Pool, Rows
 from qlaud_actors.errors import Conflict, InvalidKey, NotFound
 from qlaud_actors.ids import new_key_secret, new_uuid
@@ -56,16 +57,24 @@ async def verify(pool: Pool, secret: str) -> ApiKey:
 
     Nothing is cached, so a revocation in any process counts from the next request on.
     """
+    key, _ = await look_up(pool, secret)
+    return key
+
+
+async def look_up(pool: Pool, secret: str) -> tuple[ApiKey, Remembered | None]:
+    """As `verify`, and how a hold knows this key again, if its row stayed as it was read."""
     if not SECRET_PATTERN.match(secret):
         raise InvalidKey
-    row = await pool.fetchrow(QUERIES.key_by_hash, hash_of(secret))
+    digest = hash_of(secret)
+    row = await pool.fetchrow(QUERIES.key_by_hash, digest)
     if row is None:
         raise InvalidKey
     if row["expired"]:
         raise InvalidKey("This API key has expired.")
     if row["stale"]:
         await pool.execute(QUERIES.touch_key, row["id"])
-    return key_from(row)
+        return key_from(row), None
+    return key_from(row), Remembered(digest, row["version"])
 
 
 async def list_keys(rows: Rows, account_id: uuid.UUID) -> list[ApiKey]:

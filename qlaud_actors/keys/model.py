@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from qlaud_actors.billing.model import Remembered
+
 Scope: TypeAlias = Literal["standard", "admin"]
 ThreadAccess: TypeAlias = Literal["own", "account"]
 CapPeriod: TypeAlias = Literal["lifetime", "day", "week", "month"]
@@ -70,6 +72,13 @@ class ApiKey:
     resets_at_ms: int | None
     wallet_nanos: int | None
     limits: KeyLimits = UNLIMITED
+    remembered: Remembered | None = None
+    """Set when the key was verified before this request: its figures are old, and a hold looks again."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether a cap or a wallet limits its money."""
+        return self.limit_nanos is not None or self.wallet_nanos is not None
 
 
 def hash_of(secret: str) -> bytes:

@@ -14,7 +14,7 @@ INSERT INTO budgets (key_id, limit_nanos, cap_period) VALUES ($1, $2, $3);
 -- name: key_by_hash
 -- The living key that this secret opens now, its budget as it is now, and its account's wallet.
 SELECT k.*, b.limit_nanos, b.cap_period, b.spent_nanos, b.held_nanos, b.resets_at_ms,
-       w.balance_nanos AS wallet_nanos, false AS revoked,
+       w.balance_nanos AS wallet_nanos, false AS revoked, k.xmin::text::bigint AS version,
        (extract(epoch FROM k.expires_at) * 1000)::bigint AS expires_at_ms,
        COALESCE(k.expires_at <= now(), false) AS expired,
        (extract(epoch FROM k.created_at) * 1000)::bigint AS created_at_ms,

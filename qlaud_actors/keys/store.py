@@ -6,7 +6,7 @@ from qlaud_actors.keys.model import ApiKey, KeyLimits
 
 QUERIES = load_queries("qlaud_actors.keys")
 
-FIELDS = ApiKey.__dataclass_fields__.keys() - {"limits"}
+FIELDS = ApiKey.__dataclass_fields__.keys() - {"limits", "remembered"}
 
 
 def key_from(row: Record) -> ApiKey:

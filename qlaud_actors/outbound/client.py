@@ -6,9 +6,10 @@ where it was sent and nowhere else.
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import aiohttp
 
@@ -27,13 +28,18 @@ class OutboundTimeoutError(OutboundError):
     """The peer took the request and then was silent for too long."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timeouts:
     """Seconds. A model may think for minutes before its first byte."""
 
     connect: float = 10.0
     first_byte: float = 600.0
     between_bytes: float = 300.0
+
+    @cached_property
+    def of_session(self) -> aiohttp.ClientTimeout:
+        """As the session takes them."""
+        return aiohttp.ClientTimeout(total=None, connect=self.connect, sock_read=self.first_byte)
 
 
 class Response:
@@ -44,17 +50,25 @@ class Response:
         self._timeouts = timeouts
         self._received = 0
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """By lower-case name."""
+        return {name.lower(): value for name, value in self._response.headers.items()}
 
     def __aiter__(self) -> "Response":
         return self
 
     async def __anext__(self) -> bytes:
         """The bytes that have arrived. Raises OutboundError when the peer breaks off or sends too much."""
-        silence = self._timeouts.between_bytes if self._received else self._timeouts.first_byte
-        with _outbound_errors():
-            async with asyncio.timeout(silence):
-                chunk = await self._response.content.readany()
+        content = self._response.content
+        with _OUTBOUND_ERRORS:
+            chunk = content.read_nowait()  # mostly there already, and then no clock is needed
+            if not chunk and not content.at_eof():
+                async with asyncio.timeout(
+                    self._timeouts.between_bytes if self._received else self._timeouts.first_byte
+                ):
+                    chunk = await content.readany()
         if not chunk:
             raise StopAsyncIteration
         self._received += len(chunk)
@@ -89,15 +103,9 @@ class Client:
         """
         timeouts = timeouts or self._timeouts
         payload = io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
-        with _outbound_errors():
+        with _OUTBOUND_ERRORS:
             response = await self._session.post(
-                url,
-                headers=headers,
-                data=payload,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=timeouts.connect, sock_read=timeouts.first_byte
-                ),
+                url, headers=headers, data=payload, allow_redirects=False, timeout=timeouts.of_session
             )
         try:
             yield Response(response, timeouts)
@@ -122,14 +130,19 @@ def open_client(timeouts: Timeouts | None = None, connector: aiohttp.BaseConnect
     return Client(session, timeouts or Timeouts())
 
 
-@contextmanager
-def _outbound_errors() -> Iterator[None]:
+class _OutboundErrors:
     """Names only the kind of what went wrong: aiohttp's own messages may quote what was sent."""
-    try:
-        yield
-    except aiohttp.ConnectionTimeoutError as error:
-        raise OutboundError("no connection in time") from error
-    except TimeoutError as error:
-        raise OutboundTimeoutError("no answer in time") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise OutboundError(type(error).__name__) from error
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise OutboundError("no connection in time") from error
+        if isinstance(error, TimeoutError):
+            raise OutboundTimeoutError("no answer in time") from error
+        if isinstance(error, aiohttp.ClientError | OSError):
+            raise OutboundError(type(error).__name__) from error
+
+
+_OUTBOUND_ERRORS = _OutboundErrors()

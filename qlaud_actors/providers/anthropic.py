@@ -172,7 +172,9 @@ class AnthropicDecoder(JsonStream):
                 self._meter(event.get("usage"))
                 if event["delta"].get("stop_reason"):
                     self._stop = event["delta"]
-                    self.usage_known = True
+                    # A server may tell nothing: then what it did is estimated, not free.
+                    told = {"output_tokens"} <= (event.get("usage") or {}).keys()
+                    self.usage_known = told and "input_tokens" in self._figures
             case "message_stop":
                 events = self._close()
             case "error":

@@ -12,7 +12,7 @@ from qlaud_actors.providers.media_call import MediaCall
 from qlaud_actors.providers.model import Model, ModelEvent, ModelRequest
 from qlaud_actors.providers.passage import Passage, RawRequest
 from qlaud_actors.providers.wire import Wire
-from qlaud_actors.providers.wires import WIRES
+from qlaud_actors.providers.wires import SURFACES, WIRES
 from qlaud_actors.settings import Secret
 
 
@@ -45,7 +45,7 @@ class Caller:
         `request` is what it says, as far as that matters for an estimate. Raises ProviderNotConfigured.
         """
         self._catalog.require_configured(model)
-        wire = self._wires[raw.wire or model.provider.wire]
+        wire = SURFACES[raw.wire] if raw.wire else self._wires[model.provider.wire]
         target = self._target(model, raw.path or wire.path, raw.headers, raw.body, call_id)
         if raw.reading is not None:
             return MediaCall(request, model, wire, target, self._client, reading=raw.reading)

@@ -4,11 +4,12 @@ A model that several files name has several hosts; an operator's own files (`QLA
 over the packaged ones.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qlaud_actors.errors import ProviderNotConfigured, UnknownModel
+from qlaud_actors.providers.book import Clock, PriceBook, now_ms
 from qlaud_actors.providers.catalog_files import CatalogError, ProviderFile, is_url, packaged, parse, read
 from qlaud_actors.providers.model import Model, Provider
 from qlaud_actors.settings import Secret
@@ -22,11 +23,11 @@ TYPICAL = Usage(input=3_000, output=1_000)
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What this process offers. Built by `Catalog.load`."""
+    """What this process offers. Built by `Catalog.load`; only its prices change, in their book."""
 
     _providers: tuple[Provider, ...]
-    _hosts: Mapping[str, tuple[Model, ...]]
-    """By slug as the files spell it: the best choice first."""
+    prices: PriceBook
+    """Models by slug as the files spell it, with the price in force."""
     _slugs: Mapping[str, str]
     """Slugs and aliases in lower case; no two differ by case alone."""
     _keys: Mapping[str, Secret]
@@ -39,6 +40,7 @@ class Catalog:
         environ: Mapping[str, str],
         sources: Mapping[str, str] | None = None,
         directory: Path | None = None,
+        clock: Clock = now_ms,
     ) -> "Catalog":
         """Read all files and apply what `environ` says of base URLs and keys.
 
@@ -63,8 +65,9 @@ class Catalog:
             providers.append(provider)
             for row in file.models:
                 hosts.setdefault(row.slug, []).append(row.model(provider))
-        catalog = cls(tuple(providers), {}, slugs, keys, frozenset(redirected))
-        return replace(catalog, _hosts={slug: catalog._ordered(found) for slug, found in hosts.items()})
+        empty = PriceBook({}, tuple)
+        catalog = cls(tuple(providers), empty, slugs, keys, frozenset(redirected))
+        return replace(catalog, prices=PriceBook(hosts, catalog._ordered, clock))
 
     def resolve(self, slug: str) -> Model:
         """The model of this slug or alias at its best host, in any case of letters. Raises UnknownModel."""
@@ -75,14 +78,14 @@ class Catalog:
 
         Raises UnknownModel.
         """
-        found = self._hosts.get(self._slugs.get(slug.lower(), ""))
+        found = self.prices.table().get(self._slugs.get(slug.lower(), ""))
         if found is None:
             raise UnknownModel(f"There is no model {slug[:80]!r} in the catalogue.")
         return found
 
     def models(self) -> tuple[Model, ...]:
         """All models on offer, each at its best host, as the files order them."""
-        return tuple(found[0] for found in self._hosts.values())
+        return tuple(found[0] for found in self.prices.table().values())
 
     def providers(self) -> tuple[Provider, ...]:
         """All providers on offer."""
@@ -104,13 +107,13 @@ class Catalog:
         """Whether a call can be tried: a key is set or not needed, or the address is the operator's own."""
         return not provider.requires_key or provider.slug in self._keys or provider.slug in self._redirected
 
-    def _ordered(self, hosts: list[Model]) -> tuple[Model, ...]:
+    def _ordered(self, hosts: Sequence[Model]) -> tuple[Model, ...]:
         return tuple(sorted(hosts, key=lambda host: (not self.configured(host.provider), _preference(host))))
 
 
-def _preference(model: Model) -> tuple[int, bool]:
-    """The smaller, the sooner asked: the cheaper host; of equals, the model's own author."""
-    return model.price.cost_picos(TYPICAL), model.author != model.provider.display_name
+def _preference(model: Model) -> tuple[bool, int, bool]:
+    """The smaller, the sooner asked: the cheaper host (an unpriced one last); of equals, the author's own."""
+    return not model.priced, model.price.cost_picos(TYPICAL), model.author != model.provider.display_name
 
 
 def _slugs(parsed: Mapping[str, ProviderFile]) -> dict[str, str]:

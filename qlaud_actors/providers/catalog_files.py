@@ -1,9 +1,4 @@
-"""The catalogue's TOML files: how they are spelled, checked, and laid over one another.
-
-Prices are whole pico-USD per token: 1 USD per million tokens is 1_000_000. A bucket that a row leaves
-out is billed like the next dearer one: cached input and five-minute cache writes like fresh input,
-one-hour cache writes like five-minute ones.
-"""
+"""The catalogue's TOML files: how they are spelled, checked, and laid over one another."""
 
 import datetime as dt
 import tomllib
@@ -17,25 +12,20 @@ import msgspec
 from msgspec import Meta
 
 from qlaud_actors.log import get_logger
-from qlaud_actors.providers.media_rows import MediaRow, Task, UnitName, UnitPicos, task_problem
+from qlaud_actors.providers.media_rows import MediaRow, Task, task_problem
 from qlaud_actors.providers.model import Model, Provider
+from qlaud_actors.providers.price_rows import Count, PriceRow, ScheduledRow, Text
 from qlaud_actors.providers.wires import WIRES
-from qlaud_actors.usage import Price, Rates, Tier
 
-Picos: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-"""Pico-USD per token. More than 1,000 USD per million tokens is a slip of the unit, not a price."""
-
-CallPicos: TypeAlias = Annotated[int, Meta(ge=0, le=10**12)]
-"""Pico-USD per call, at most one dollar."""
-
-Count: TypeAlias = Annotated[int, Meta(ge=1, le=100_000_000)]
-Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=400)]
 Slug: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 EnvName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]*(_API_KEY|_BASE_URL)$")]
 Capability: TypeAlias = Literal[
     "function-calling", "streaming", "reasoning", "vision", "audio-in", "audio-out", "reasoning_replay"
 ]
 """As `/v1/catalog` names them; `reasoning_replay` (the model wants its thoughts back) is for our wire."""
+
+Surface: TypeAlias = Literal["responses"]
+"""Dialects that a host may offer beside its wire (`wires.SURFACES`)."""
 
 logger = get_logger(__name__)
 
@@ -44,30 +34,7 @@ class CatalogError(Exception):
     """The catalogue, or a variable that it names, is not usable; the message says where and why."""
 
 
-class RatesRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A price as a file spells it."""
-
-    input: Picos
-    output: Picos
-    cache_read: Picos | None = None
-    cache_write_5m: Picos | None = None
-    cache_write_1h: Picos | None = None
-
-    def rates(self) -> Rates:
-        """The same with every bucket filled."""
-        cache_read = self.input if self.cache_read is None else self.cache_read
-        write_5m = self.input if self.cache_write_5m is None else self.cache_write_5m
-        write_1h = write_5m if self.cache_write_1h is None else self.cache_write_1h
-        return Rates(self.input, self.output, cache_read, write_5m, write_1h)
-
-
-class TierRow(RatesRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Rates for the whole of a call whose input is longer than this."""
-
-    above_input_tokens: Count
-
-
-class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One `[[models]]` entry. `source` and `checked` say where and when its price was read."""
 
     slug: Slug
@@ -76,11 +43,9 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_output_tokens: Annotated[int, Meta(ge=0, le=100_000_000)]
     """Of text; none where a model puts out something else."""
     capabilities: tuple[Capability, ...]
-    price: RatesRow
     source: Text
     checked: dt.date
-    tiers: tuple[TierRow, ...] = ()
-    per_call: CallPicos = 0
+    scheduled: Annotated[tuple[ScheduledRow, ...], Meta(max_length=50)] = ()
     upstream: Text | None = None
     aliases: tuple[Slug, ...] = ()
     fallbacks: tuple[Slug, ...] = ()
@@ -89,15 +54,12 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
     task: Task = "text-generation"
     image_tokens: Count | None = None
-    units: dict[UnitName, UnitPicos] = {}
-    """Pico-USD for each unit that is billed beside text tokens."""
     media: MediaRow = MediaRow()
+    surfaces: tuple[Surface, ...] | None = None
 
     def model(self, provider: Provider) -> Model:
         """The model that this row describes."""
         checked = self.checked.isoformat()
-        tiers = tuple(Tier(tier.above_input_tokens, tier.rates()) for tier in self.tiers)
-        version = f"{provider.slug}/{self.slug}@{checked}"
         return Model(
             slug=self.slug,
             upstream=self.upstream or self.slug,
@@ -106,7 +68,7 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context_window=self.context_window,
             max_output_tokens=self.max_output_tokens,
             capabilities=self.capabilities,
-            price=Price(self.price.rates(), tiers, version, self.per_call, self.units),
+            price=self.priced(provider.slug, self.slug, checked),
             source=self.source,
             checked=checked,
             author=self.author or provider.display_name,
@@ -115,6 +77,8 @@ class ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             image_tokens=self.image_tokens,
             fallbacks=self.fallbacks,
             media=self.media.limits(),
+            scheduled=tuple(row.dated(provider.slug, self.slug) for row in self.scheduled),
+            surfaces=provider.surfaces if self.surfaces is None else self.surfaces,
         )
 
 
@@ -132,6 +96,8 @@ class ProviderFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requires_key: bool = True
     image_tokens: Count = 5_000
     on_request: bool = False
+    surfaces: tuple[Surface, ...] = ()
+    """Dialects beside the wire that its hosts speak, too."""
 
     def provider(self) -> Provider:
         """The provider that this file describes."""
@@ -204,10 +170,14 @@ def _overlay(name: str, under: dict[str, Any], own: dict[str, Any]) -> dict[str,
     rows = {str(row.get("slug")): row for row in under.get("models", ())}
     for row in own.get("models", ()):
         slug = str(row.get("slug"))
-        if {"price", "tiers", "per_call", "units"} & row.keys() and not {"source", "checked"} <= row.keys():
-            # Both name the price on every usage row: without them two prices would share a name.
-            raise CatalogError(f"{name}: {slug}: a price needs its `source` and the day it was `checked`")
-        rows[slug] = {**rows.get(slug, {}), **row}
+        below = dict(rows.get(slug, {}))
+        if set(PriceRow.__struct_fields__) & row.keys():
+            if not {"source", "checked"} <= row.keys():
+                # Both are shown beside the price, and its name on every usage row has the day.
+                raise CatalogError(f"{name}: {slug}: a price needs its `source` and the day it was `checked`")
+            below.pop("scheduled", None)  # it belongs to the price that is replaced, as `batch` does
+            below.pop("batch", None)
+        rows[slug] = {**below, **row}
     return {**under, **own, "models": list(rows.values())}
 
 
@@ -233,13 +203,17 @@ def _problem(file: ProviderFile, schemes: tuple[str, ...]) -> str | None:
 
 
 def _row_problem(row: ModelRow, wire: str) -> str | None:
-    steps = [tier.above_input_tokens for tier in row.tiers]
-    if steps != sorted(set(steps)):
-        return f"{row.slug}: tiers must ascend by above_input_tokens"
+    for priced in (row, *row.scheduled):
+        problem = priced.price_problem() or task_problem(row.task, wire, priced.units, row.media)
+        if problem:
+            return f"{row.slug}: {problem}"
+    if any(priced.price is None for priced in row.scheduled):
+        return f"{row.slug}: a scheduled entry needs a price"
+    days = [priced.begins for priced in row.scheduled]
+    if days != sorted(set(days)):
+        return f"{row.slug}: scheduled prices must ascend by `from`"
     if row.max_output_tokens > row.context_window:
         return f"{row.slug}: max_output_tokens is larger than the context window"
     if row.task == "text-generation" and not row.max_output_tokens:
         return f"{row.slug}: max_output_tokens is missing"
-    if problem := task_problem(row.task, wire, row.units, row.media):
-        return f"{row.slug}: {problem}"
     return None

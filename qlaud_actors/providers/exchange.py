@@ -12,7 +12,7 @@ from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.client import Client, OutboundError, OutboundTimeoutError, Response
 from qlaud_actors.providers.bound import BYTES_PER_TOKEN, input_estimate
 from qlaud_actors.providers.model import Model, ModelRequest
-from qlaud_actors.providers.wire import Wire
+from qlaud_actors.providers.wire import Surface
 from qlaud_actors.usage import Usage
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -37,7 +37,7 @@ class Exchange(ABC, Generic[T]):
 
     request: ModelRequest = field(repr=False)
     model: Model
-    _wire: Wire
+    _wire: Surface
     _target: Target
     _client: Client
     accepted: bool = False

@@ -5,7 +5,7 @@ only for finding the bound of a request that passes through as it is.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -56,14 +56,14 @@ def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: i
         raise InvalidRequest("`n` must be 1 for this model.")
     if read.functions:
         raise InvalidRequest("`functions` are not known to this model: use `tools`.")
-    system, messages = _conversation(read.messages)
+    system, messages = conversation(read.messages, _read, "messages")
     if (body.get("response_format") or {}) == {"type": "json_object"}:
-        system.append(JSON_ONLY)
+        system.append({"type": "text", "text": JSON_ONLY})
     return ModelRequest(
         model=read.model,
         messages=messages,
         max_tokens=max_tokens,
-        system="\n\n".join(system) or None,
+        system=joined(system),
         tools=tools_of(read.tools or []),
         params=params_of(body, model, bool(read.tools)),
     )
@@ -91,17 +91,30 @@ def _counted_part(part: Any) -> Block:
     return {"type": "part", "part": part}
 
 
-def _conversation(messages: list[Block]) -> tuple[list[str], tuple[Message, ...]]:
-    """System texts apart; the others with one message per change of role, as Anthropic wants them."""
-    system: list[str] = []
+def joined(system: list[Block]) -> str | list[Block] | None:
+    """One text; blocks only where one of them marks the end of what is to be cached."""
+    if any(_mark(block) for block in system):
+        return system
+    return "\n\n".join(block["text"] for block in system) or None
+
+
+def conversation(
+    entries: list[Block], read: Callable[[Block], tuple[Any, list[Block]]], field: str
+) -> tuple[list[Block], tuple[Message, ...]]:
+    """System texts apart; the others with one message per change of role, as Anthropic wants them.
+
+    `read` tells an entry's role, which may also be `system`, and its blocks; `field` is where the entries
+    stand. Raises InvalidRequest.
+    """
+    system: list[Block] = []
     told: list[Message] = []
-    for number, message in enumerate(messages):
+    for number, entry in enumerate(entries):
         try:
-            role, blocks = _read(message)
+            role, blocks = read(entry)
         except (KeyError, TypeError, AttributeError):
-            raise InvalidRequest(f"`messages[{number}]` cannot be read.") from None
+            raise InvalidRequest(f"`{field}[{number}]` cannot be read.") from None
         if role == "system":
-            system += [block["text"] for block in blocks]
+            system += blocks
         elif told and told[-1].role == role and isinstance(told[-1].content, list):
             told[-1].content.extend(blocks)
         elif blocks:
@@ -114,18 +127,20 @@ def _read(message: Block) -> tuple[Any, list[Block]]:
     content = message.get("content")
     match message.get("role"):
         case "system" | "developer":
-            return "system", _texts(content)
+            return "system", texts_of(content)
         case "user":
             return _as("user"), [block for part in _parts(content) for block in _user_part(part)]
         case "assistant":
             return _as("assistant"), _assistant(message)
         case "tool":
+            texts = texts_of(content)
             result = {
                 "type": "tool_result",
                 "tool_use_id": message["tool_call_id"],
-                "content": _texts(content),
+                "content": [{"type": "text", "text": block["text"]} for block in texts],
             }
-            return _as("user"), [result]
+            # A mark must stand on the result itself, not inside it.
+            return _as("user"), [result | next(filter(None, map(_mark, texts)), {})]
         case role:
             raise InvalidRequest(f"A message of role {str(role)[:40]!r} is not known to this model.")
 
@@ -137,7 +152,7 @@ def _as(role: Role) -> Role:
 def _assistant(message: Block) -> list[Block]:
     thought = message.get("reasoning_content") or message.get("reasoning")
     blocks: list[Block] = [{"type": "thinking", "thinking": thought, "signature": ""}] if thought else []
-    blocks += _texts(message.get("content")) or _texts(message.get("refusal"))
+    blocks += texts_of(message.get("content")) or texts_of(message.get("refusal"))
     for call in message.get("tool_calls") or ():
         function = call["function"]
         known = {"type": "tool_use", "id": call["id"], "name": function["name"]}
@@ -151,26 +166,37 @@ def _parts(content: Any) -> list[Block]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
-def _texts(content: Any) -> list[Block]:
-    """Text blocks of a content that may hold nothing else; empty ones are left out."""
-    pieces = [part.get("text") or part.get("refusal") or "" for part in _parts(content)]
-    return [{"type": "text", "text": piece} for piece in pieces if piece]
+def texts_of(content: Any) -> list[Block]:
+    """Text blocks of a content that may hold nothing else; empty ones are left out.
+
+    Raises TypeError, AttributeError for what is no text.
+    """
+    pieces = [(part.get("text") or part.get("refusal") or "", _mark(part)) for part in _parts(content)]
+    if not all(isinstance(piece, str) for piece, _ in pieces):
+        raise TypeError
+    return [{"type": "text", "text": piece, **mark} for piece, mark in pieces if piece]
+
+
+def _mark(part: Block) -> Block:
+    """The `cache_control` that callers of OpenAI's dialect put on a part for Claude."""
+    return {"cache_control": part["cache_control"]} if part.get("cache_control") else {}
 
 
 def _user_part(part: Block) -> list[Block]:
     match part:
         case {"type": "text", "text": str(text)}:
-            return [{"type": "text", "text": text}] if text else []
+            return [{"type": "text", "text": text, **_mark(part)}] if text else []
         case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return [{"type": "image", "source": _source(url)}]
+            return [{"type": "image", "source": source_of(url), **_mark(part)}]
         case {"type": "file", "file": {"file_data": str(data)}}:
-            block: Block = {"type": "document", "source": _source(data)}
+            block: Block = {"type": "document", "source": source_of(data), **_mark(part)}
             name = part["file"].get("filename")
             return [{**block, "title": name} if name else block]
     raise InvalidRequest(f"A part of type {str(part.get('type'))[:40]!r} is not known to this model.")
 
 
-def _source(url: str) -> Block:
+def source_of(url: str) -> Block:
+    """A block's source: what a data URL holds, or any other address."""
     if found := _DATA_URL.match(url):
         return {"type": "base64", "media_type": found.group(1), "data": url[found.end() :]}
     return {"type": "url", "url": url}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from qlaud_actors.providers.pricing import UNPRICED, Timeline
 from qlaud_actors.usage import Price, Usage
 
 Block: TypeAlias = dict[str, Any]
@@ -126,6 +127,8 @@ class Provider:
     """The most that one image of any size is billed as, in input tokens."""
     on_request: bool = False
     """Offered only when it is given a base URL: a provider that nobody gets by accident."""
+    surfaces: tuple[str, ...] = ()
+    """Dialects beside its wire in which its models can be asked: requests in them pass as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +171,12 @@ class Model:
     fallbacks: tuple[str, ...] = ()
     """Slugs of models to ask when no host of this one answers."""
     media: MediaLimits = field(default_factory=MediaLimits, hash=False)
+    surfaces: tuple[str, ...] = ()
+    """As its provider's, where it is not said otherwise for this model."""
+    scheduled: Timeline = ()
+    """Prices that the files announce, by their beginning; `price` is the one in force."""
+
+    @property
+    def priced(self) -> bool:
+        """Whether anybody has said what it costs."""
+        return self.price.version != UNPRICED.version

@@ -7,6 +7,7 @@ from typing import Any
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.providers.model import Block, Model, ToolSpec
 from qlaud_actors.providers.params import OPENAI_ONLY
+from qlaud_actors.providers.schemas import for_anthropic
 
 NO_PARAMETERS: Block = {"type": "object", "properties": {}}
 
@@ -47,8 +48,13 @@ def params_of(body: Mapping[str, Any], model: Model, has_tools: bool) -> dict[st
 def _tool(tool: Block) -> ToolSpec:
     match tool:
         case {"type": "function", "function": {"name": str(name)} as function}:
-            extra = {"strict": True} if function.get("strict") else {}
+            extra = {name: tool[name] for name in ("cache_control",) if tool.get(name)}
             schema = function.get("parameters") or NO_PARAMETERS
+            if not isinstance(schema, dict):
+                raise InvalidRequest(f"The parameters of the function {name[:64]!r} must be an object.")
+            if function.get("strict"):
+                extra["strict"] = True
+                schema = for_anthropic(schema)
             return ToolSpec(name, function.get("description") or "", schema, extra)
     raise InvalidRequest("This model knows tools of type 'function' only.")
 
@@ -93,7 +99,7 @@ def _unsampled(model: Model) -> bool:
 def _schema(wanted: Any) -> Block | None:
     match wanted:
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            return {"type": "json_schema", "schema": schema}
+            return {"type": "json_schema", "schema": for_anthropic(schema)}
         case None | {"type": "text" | "json_object"}:
             return None
     raise InvalidRequest("`response_format` must be text, json_object or json_schema with a schema.")

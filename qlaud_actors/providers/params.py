@@ -5,6 +5,7 @@ from typing import Any
 from qlaud_actors.providers.dialects import dialect_of, price_limit
 from qlaud_actors.providers.model import Model, ModelRequest
 from qlaud_actors.providers.names import ToolNames
+from qlaud_actors.providers.schemas import can_be_strict
 
 ANTHROPIC_PARAMS = frozenset(
     {
@@ -99,21 +100,22 @@ def _format(params: dict[str, Any]) -> dict[str, Any]:
     wanted = (params.get("output_config") or {}).get("format") or {}
     if wanted.get("type") != "json_schema":
         return {}
-    schema = {"name": "output", "schema": wanted["schema"], "strict": True}
+    strict = can_be_strict(wanted["schema"])
+    schema = {"name": "output", "schema": wanted["schema"], "strict": strict}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _tools(request: ModelRequest, names: ToolNames) -> dict[str, Any]:
     fields: dict[str, Any] = {"tools": []}
     for tool in request.tools:
-        function = {
+        function: dict[str, Any] = {
             "name": names.to_wire(tool.name),
             "description": tool.description,
             # An object schema without properties is refused.
             "parameters": {"type": "object", "properties": {}, **tool.input_schema},
         }
         if "strict" in tool.extra:
-            function["strict"] = tool.extra["strict"]
+            function["strict"] = bool(tool.extra["strict"]) and can_be_strict(function["parameters"])
         fields["tools"].append({"type": "function", "function": function})
     choice = request.params.get("tool_choice") or {}
     if choice.get("type") == "tool":

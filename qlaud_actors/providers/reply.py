@@ -97,6 +97,11 @@ class ReplyBuilder:
             case MessageEnded():
                 self._end = event
 
+    @property
+    def output_chars(self) -> int:
+        """Everything that the model has written so far, thinking and tool inputs included."""
+        return self._output_chars
+
     def build(self) -> ModelReply:
         """The complete reply. Raises ValueError when the answer has not ended."""
         if self._message_id is None or self._end is None:

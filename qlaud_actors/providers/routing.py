@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from qlaud_actors.errors import InvalidRequest, ScopeMissing, UnknownModel
+from qlaud_actors.errors import InvalidRequest, PriceUnknown, ScopeMissing, UnknownModel
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.model import Model
 
@@ -18,6 +18,8 @@ def candidates(
     healthy: Callable[[Model], bool],
     fallbacks: Sequence[str] | None = None,
     allowed: Callable[[str], bool] | None = None,
+    *,
+    limited: bool = False,
     task: str = TEXT,
 ) -> Hosts:
     """Whom to ask for a model, in order: its healthy hosts, cheapest first; then those of its fallbacks,
@@ -25,8 +27,9 @@ def candidates(
 
     `fallbacks` are the caller's own (`models` in a request) and replace the catalogue's. `allowed` tells
     by slug what the caller's key may use, `task` what the models have to do. Only configured hosts are
-    named; when there is none, the best one is, so that the caller hears what is missing. Raises
-    UnknownModel, ScopeMissing, InvalidRequest.
+    named; when there is none, the best one is, so that the caller hears what is missing. A host without a
+    price is named where no other host has that model, and never to a key whose money is `limited`.
+    Raises UnknownModel, ScopeMissing, PriceUnknown, InvalidRequest.
     """
     first = catalog.hosts(slug)
     if allowed and not allowed(first[0].slug):
@@ -39,9 +42,27 @@ def candidates(
     for model in (hosts[0] for hosts in asked):
         if model.task != task:
             raise InvalidRequest(f"{model.slug} is a model for {model.task}: this asks for {task}.")
-    found = [host for hosts in asked for host in hosts if catalog.configured(host.provider)]
+    groups = [_usable(catalog, hosts) for hosts in asked]
+    if limited:
+        _require_price(groups[0])
+        groups = [hosts for hosts in groups if not hosts or hosts[0].priced]
+    found = [host for hosts in groups for host in hosts]
     unique = tuple(dict.fromkeys(found)) or first[:1]
     return tuple(sorted(unique, key=lambda host: not healthy(host)))
+
+
+def _usable(catalog: Catalog, hosts: Hosts) -> Hosts:
+    """Configured hosts of a model; without a price only when none of them has one."""
+    configured = tuple(host for host in hosts if catalog.configured(host.provider))
+    return tuple(host for host in configured if host.priced) or configured
+
+
+def _require_price(hosts: Hosts) -> None:
+    if hosts and not hosts[0].priced:
+        raise PriceUnknown(
+            f"Nobody has said what the model {hosts[0].slug!r} costs: it may be used only with a key without "
+            "a cap, of an account that pays afterwards."
+        )
 
 
 def _on_offer(catalog: Catalog, slugs: Iterable[str]) -> Iterator[Hosts]:

@@ -49,14 +49,11 @@ class StreamDecoder(Protocol):
         """
 
 
-class Wire(Protocol):
-    """One vendor family's wire."""
+class Surface(Protocol):
+    """A dialect whose answers can be read: enough to watch a request in it that passes through."""
 
     path: str
     """Of its completions, below the base URL."""
-
-    def encode(self, request: ModelRequest, model: Model) -> WireRequest:
-        """The streaming HTTP request for a neutral request."""
 
     def decoder(self, request: ModelRequest, model: Model) -> StreamDecoder:
         """A fresh decoder for the answer to that request (it maps tool names back)."""
@@ -66,3 +63,10 @@ class Wire(Protocol):
 
     def usage(self, figures: Any) -> Usage | None:
         """The usage object of an answer in one body; None when there is none."""
+
+
+class Wire(Surface, Protocol):
+    """One vendor family's wire: a dialect in which any request can be said."""
+
+    def encode(self, request: ModelRequest, model: Model) -> WireRequest:
+        """The streaming HTTP request for a neutral request."""

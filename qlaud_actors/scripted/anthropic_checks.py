@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from qlaud_actors.scripted import images, schemas
 from qlaud_actors.scripted.anthropic_pairs import check_leading_thought, check_pairs
 from qlaud_actors.scripted.refusal import Refusal
 
@@ -22,6 +23,7 @@ _TOOL = """
 """
 _BLOCKS = {
     "text": "type text cache_control citations",
+    "image": "type source cache_control",
     "thinking": "type thinking signature",
     "tool_use": "type id name input cache_control caller toolset_name",
     "tool_result": "type tool_use_id content is_error cache_control toolset_name",
@@ -51,6 +53,7 @@ def check(body: Any, *, counting: bool = False) -> None:
     _check_tools(body.get("tools"))
     _check_choice(body)
     _check_thinking(body)
+    _check_format(body.get("output_config"))
     check_pairs(body["messages"])
     if (marks := sum(_cache_marks(body))) > _CACHE_MARKS:
         _refuse(f"A maximum of {_CACHE_MARKS} blocks with cache_control may be provided. Found {marks}.")
@@ -164,8 +167,14 @@ def _check_result(block: dict[str, Any], where: str) -> None:
         _check_block(part, f"{where}.tool_result.content.{m}")
 
 
+def _check_image(block: dict[str, Any], where: str) -> None:
+    if complaint := images.anthropic_complaint(block.get("source")):
+        _refuse(f"{where}.image.{complaint}")
+
+
 _BLOCK_CHECKS = {
     "text": _check_text,
+    "image": _check_image,
     "thinking": _check_thought,
     "tool_use": _check_call,
     "tool_result": _check_result,
@@ -240,6 +249,21 @@ def _check_thinking(body: dict[str, Any]) -> None:
     if (body.get("tool_choice") or {}).get("type") in ("any", "tool"):
         _refuse("Thinking may not be enabled when tool_choice forces tool use.")
     check_leading_thought(body["messages"])
+
+
+def _check_format(config: Any) -> None:
+    if config is not None and not isinstance(config, dict):
+        _refuse("output_config: Input should be a valid dictionary")
+    wanted = (config or {}).get("format")
+    if wanted is None:
+        return
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        _refuse("output_config.format: Input tag should be 'json_schema'")
+    _no_extras(wanted, frozenset(("type", "schema")), "output_config.format.")
+    if not isinstance(wanted.get("schema"), dict):
+        _refuse("output_config.format.schema: Field required")
+    if complaint := schemas.anthropic_complaint(wanted["schema"]):
+        _refuse(f"output_config.format.schema: {complaint}")
 
 
 def _cache_marks(body: dict[str, Any]) -> Iterator[int]:

@@ -22,6 +22,7 @@ def read(body: dict[str, Any]) -> View:
         stream=body.get("stream", False),
         stop_sequences=tuple(body.get("stop_sequences") or ()),
         tool_choice=choice["name"] if choice["type"] == "tool" else choice["type"],
+        schema=((body.get("output_config") or {}).get("format") or {}).get("schema"),
         thinking=(body.get("thinking") or {}).get("type") == "enabled",
     )
 

@@ -158,7 +158,10 @@ class AnthropicAnswer:
             "stop_details": None,
         }
         if not self._plan.omit_usage:
-            written = {"ephemeral_5m_input_tokens": usage.cache_write, "ephemeral_1h_input_tokens": 0}
+            written = {
+                "ephemeral_5m_input_tokens": usage.cache_write,
+                "ephemeral_1h_input_tokens": usage.cache_write_1h,
+            }
             message["usage"] = {**_usage(usage), "cache_creation": written, "service_tier": "standard"}
         return message
 
@@ -207,7 +210,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     """Anthropic's input excludes what was read from or written to the cache."""
     counts: dict[str, Any] = {
         "input_tokens": usage.input,
-        "cache_creation_input_tokens": usage.cache_write,
+        "cache_creation_input_tokens": usage.cache_write + usage.cache_write_1h,
         "cache_read_input_tokens": usage.cache_read,
         "output_tokens": usage.output,
     }

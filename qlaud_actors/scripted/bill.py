@@ -11,7 +11,7 @@ from qlaud_actors.scripted.plan import Usage
 Ended = Literal["", "complete", "left", "cut", "error"]
 _ROWS = 20_000
 _REQUESTS = 2_000
-_BUCKETS = ("input", "output", "cache_read", "cache_write")
+_BUCKETS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
 
 @dataclass(slots=True)
@@ -29,6 +29,9 @@ class Row:
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
+    cache_write_1h: int = 0
+    call: str = ""
+    """The caller's name for the request: its `x-request-id`."""
     ended: Ended = ""
     aborted: bool = False
     units: dict[str, int] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class Bill:
         """Start anew. Requests still running are billed to the new bill."""
         self._rows: deque[Row] = deque(maxlen=_ROWS)
         self._requests: deque[dict[str, Any]] = deque(maxlen=_REQUESTS)
+        self._refusals: deque[dict[str, Any]] = deque(maxlen=_ROWS)
         self._statuses: Counter[int] = Counter()
         self._models: dict[str, Counter[str]] = {}
         self._seen: Counter[bytes] = Counter()
@@ -74,9 +78,10 @@ class Bill:
         self._seen[digest] += 1
         return self._seen[digest] - 1
 
-    def refused(self, status: int) -> None:
+    def refused(self, status: int, call: str = "") -> None:
         """Count an error answer; it costs nothing."""
         self._statuses[status] += 1
+        self._refusals.append({"call": call, "status": status})
 
     def close(self, row: Row, usage: Usage, ended: Ended) -> None:
         """Bill an accepted request, once: the first ending counts."""
@@ -85,8 +90,8 @@ class Bill:
         self._statuses[200] += 1
         row.ended = ended
         row.aborted = ended != "complete"
-        row.input, row.output = usage.input, usage.output
-        row.cache_read, row.cache_write = usage.cache_read, usage.cache_write
+        for bucket in _BUCKETS:
+            setattr(row, bucket, getattr(usage, bucket))
         self._rows.append(row)
         self._aborted += row.aborted
         total = self._models.setdefault(row.model, Counter(dict.fromkeys(("requests", *_BUCKETS), 0)))
@@ -95,7 +100,7 @@ class Bill:
             total[bucket] += getattr(row, bucket)
 
     def account(self) -> dict[str, Any]:
-        """Totals, totals by model, answers by HTTP status, rows in order of their end."""
+        """Totals, totals by model, answers by HTTP status, rows in order of their end, error answers."""
         total = dict.fromkeys(("requests", *_BUCKETS), 0)
         for counts in self._models.values():
             for name in total:
@@ -108,6 +113,7 @@ class Bill:
             "by_status": {str(status): count for status, count in sorted(self._statuses.items())},
             "by_model": {model: dict(counts) for model, counts in self._models.items()},
             "rows": [asdict(row) for row in self._rows],
+            "refusals": list(self._refusals),
         }
 
     def requests(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from qlaud_actors.scripted.bill import Bill, Row
 from qlaud_actors.scripted.brain import decide
-from qlaud_actors.scripted.plan import Fault, Piece, Plan, Progress
+from qlaud_actors.scripted.plan import NO_FAULT, Fault, Piece, Plan, Progress
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
 from qlaud_actors.scripted.wire import Wire
@@ -36,6 +36,7 @@ class Accepted:
     plan: Plan
     fault: Fault
     key: str
+    call: str
 
 
 async def body_of(request: web.Request) -> tuple[bytes, Any]:
@@ -58,13 +59,18 @@ async def accept(request: web.Request, wire: Wire, bill: Bill, window: int) -> A
     if view.input_tokens > window:
         raise wire.too_long(view.input_tokens, window)
     plan = decide(view)
-    fault = plan.fault
+    fault = plan.fault if plan.fault.concerns(view.model, key) else NO_FAULT
     if fault.times is not None:
         fault = fault.at(bill.seen(hashlib.sha256(raw).digest()))
     if fault.status is not None:
         await _pause(plan.first_byte_ms)
         raise wire.fault(fault.status, fault.retry_after)
-    return Accepted(view, plan, fault, key)
+    return Accepted(view, plan, fault, key, call_of(request))
+
+
+def call_of(request: web.Request) -> str:
+    """The caller's name for a request."""
+    return request.headers.get("x-request-id", "")
 
 
 async def _pause(milliseconds: float) -> None:
@@ -82,7 +88,8 @@ class Completion:
         self._answer = wire.answer(accepted.view, accepted.plan)
         self._progress = Progress(accepted.view, accepted.plan)
         self._bill = bill
-        self._row = Row(wire.name, accepted.view.model, accepted.key[-4:], accepted.view.stream)
+        view, call = accepted.view, accepted.call
+        self._row = Row(wire.name, view.model, accepted.key[-4:], view.stream, call=call)
 
     async def stream(self, request: web.Request, request_id: str) -> web.StreamResponse:
         """Answer with frames as the pieces come."""

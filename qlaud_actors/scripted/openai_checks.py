@@ -7,6 +7,7 @@ Source: the API reference and error bodies in public issue threads (e.g. CherryH
 import re
 from typing import Any, NoReturn
 
+from qlaud_actors.scripted import images, schemas
 from qlaud_actors.scripted.refusal import Refusal
 
 _BODY = """
@@ -21,31 +22,40 @@ _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
 _LONGEST_NAME = 64
 _MOST_COPIES = 128
+_PART_FIELDS = {"text": ("type", "text"), "image_url": ("type", "image_url")}
 _PATTERN = "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
 
 
 def check(body: Any) -> None:
     """Raise Refusal (400) for what the vendor would not accept."""
-    if not isinstance(body, dict):
-        _refuse("The body must be a JSON object.")
-    for name in body:
-        if name not in _FIELDS:
-            _refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
-    for name in ("model", "messages"):
-        if not body.get(name) and body.get(name) != []:
-            _refuse(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    check_fields(body, _FIELDS, ("model", "messages"))
     _check_limits(body)
     _check_messages(body["messages"])
     _check_pairs(body["messages"])
     _check_tools(body)
+    _check_format(body.get("response_format"))
 
 
-def _refuse(message: str, param: str | None = None, code: str | None = None) -> NoReturn:
+def check_fields(body: Any, known: frozenset[str], required: tuple[str, ...]) -> None:
+    """Raise Refusal (400) for a body that is no object, has a field too many or lacks one."""
+    if not isinstance(body, dict):
+        refuse("The body must be a JSON object.")
+    for name in body:
+        if name not in known:
+            refuse(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+    for name in required:
+        if not body.get(name) and body.get(name) != []:
+            refuse(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+
+
+def refuse(message: str, param: str | None = None, code: str | None = None) -> NoReturn:
+    """Refuse a request as malformed."""
     raise Refusal(400, message, param=param, code=code)
 
 
-def _wrong_type(where: str, expected: str) -> NoReturn:
-    _refuse(f"Invalid type for '{where}': expected {expected}.", where, "invalid_type")
+def wrong_type(where: str, expected: str) -> NoReturn:
+    """Refuse a value of another type."""
+    refuse(f"Invalid type for '{where}': expected {expected}.", where, "invalid_type")
 
 
 def _check_limits(body: dict[str, Any]) -> None:
@@ -54,33 +64,33 @@ def _check_limits(body: dict[str, Any]) -> None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool):
-            _wrong_type(name, "an integer")
+            wrong_type(name, "an integer")
         if value < least:
-            _refuse(
+            refuse(
                 f"Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got"
                 f" {value} instead.",
                 name,
                 "integer_below_min_value",
             )
     if body.get("max_tokens") and body.get("max_completion_tokens"):
-        _refuse(
+        refuse(
             "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
             "max_tokens",
             "invalid_parameter_combination",
         )
     if (body.get("n") or 1) > _MOST_COPIES:
-        _refuse(f"Invalid 'n': expected a value <= {_MOST_COPIES}.", "n", "integer_above_max_value")
+        refuse(f"Invalid 'n': expected a value <= {_MOST_COPIES}.", "n", "integer_above_max_value")
     if not isinstance(body.get("stream") or False, bool):
-        _wrong_type("stream", "a boolean")
+        wrong_type("stream", "a boolean")
     if body.get("stream_options") is not None and not body.get("stream"):
-        _refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+        refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
 
 
 def _check_messages(messages: Any) -> None:
     if not isinstance(messages, list):
-        _wrong_type("messages", "an array of objects")
+        wrong_type("messages", "an array of objects")
     if not messages:
-        _refuse(
+        refuse(
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty"
             " array instead.",
             "messages",
@@ -88,10 +98,10 @@ def _check_messages(messages: Any) -> None:
         )
     for n, message in enumerate(messages):
         if not isinstance(message, dict):
-            _wrong_type(f"messages[{n}]", "an object")
+            wrong_type(f"messages[{n}]", "an object")
         if message.get("role") not in _ROLES:
             supported = ", ".join(f"'{role}'" for role in _ROLES)
-            _refuse(
+            refuse(
                 f"Invalid value: '{message.get('role')}'. Supported values are: {supported}.",
                 f"messages[{n}].role",
                 "invalid_value",
@@ -100,7 +110,7 @@ def _check_messages(messages: Any) -> None:
         for m, call in enumerate(message.get("tool_calls") or []):
             _check_call(call, f"messages[{n}].tool_calls[{m}]")
     if any(message.get("tool_calls") == [] for message in messages):
-        _refuse("Invalid 'messages': 'tool_calls' must not be an empty array.", "messages", "empty_array")
+        refuse("Invalid 'messages': 'tool_calls' must not be an empty array.", "messages", "empty_array")
 
 
 def _check_content(message: dict[str, Any], n: int) -> None:
@@ -110,37 +120,51 @@ def _check_content(message: dict[str, Any], n: int) -> None:
         message.get(name) for name in ("tool_calls", "function_call", "refusal", "audio")
     )
     if content is None and not bare:
-        _refuse("Invalid value for 'content': expected a string, got null.", where)
+        refuse("Invalid value for 'content': expected a string, got null.", where)
     if content is not None and not isinstance(content, str | list):
-        _wrong_type(where, "a string or an array of content parts")
+        wrong_type(where, "a string or an array of content parts")
     for part in content if isinstance(content, list) else []:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            _wrong_type(where, "an array of content parts with a type")
-        if part["type"] == "text" and not isinstance(part.get("text"), str):
-            _wrong_type(f"{where}.text", "a string")
+            wrong_type(where, "an array of content parts with a type")
+        _check_part(part, where)
+
+
+def _check_part(part: dict[str, Any], where: str) -> None:
+    for name in part:
+        if name not in _PART_FIELDS.get(part["type"], part):
+            refuse(f"Unknown parameter: '{where}.{name}'.", f"{where}.{name}", "unknown_parameter")
+    if part["type"] == "text" and not isinstance(part.get("text"), str):
+        wrong_type(f"{where}.text", "a string")
+    if part["type"] == "image_url":
+        image = part.get("image_url")
+        if not isinstance(image, dict):
+            wrong_type(f"{where}.image_url", "an object")
+        if complaint := images.openai_complaint(image.get("url")):
+            refuse(complaint, where, "invalid_image")
 
 
 def _check_call(call: Any, where: str) -> None:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(call.get("id"), str):
-        _refuse(f"Missing required parameter: '{where}.id'.", f"{where}.id", "missing_required_parameter")
+        refuse(f"Missing required parameter: '{where}.id'.", f"{where}.id", "missing_required_parameter")
     if not isinstance(function.get("arguments"), str):
-        _wrong_type(f"{where}.function.arguments", "a string")
-    _check_name(function.get("name"), f"{where}.function.name")
+        wrong_type(f"{where}.function.arguments", "a string")
+    check_name(function.get("name"), f"{where}.function.name")
 
 
-def _check_name(name: Any, where: str) -> None:
+def check_name(name: Any, where: str) -> None:
+    """Raise Refusal (400) for a function's name that is missing, too long or of other characters."""
     if not isinstance(name, str) or not name:
-        _refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
+        refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
     if len(name) > _LONGEST_NAME:
-        _refuse(
+        refuse(
             f"Invalid '{where}': string too long. Expected a string with maximum length {_LONGEST_NAME},"
             f" but got a string with length {len(name)} instead.",
             where,
             "string_above_max_length",
         )
     if not _NAME.fullmatch(name):
-        _refuse(f"Invalid '{where}': string does not match pattern. {_PATTERN}", where, "invalid_value")
+        refuse(f"Invalid '{where}': string does not match pattern. {_PATTERN}", where, "invalid_value")
 
 
 def _check_pairs(messages: list[dict[str, Any]]) -> None:
@@ -150,7 +174,7 @@ def _check_pairs(messages: list[dict[str, Any]]) -> None:
     for n, message in enumerate(messages):
         if message["role"] == "tool":
             if message.get("tool_call_id") not in asked:
-                _refuse(
+                refuse(
                     "Invalid parameter: messages with role 'tool' must be a response to a preceeding"
                     " message with 'tool_calls'.",
                     f"messages.[{n}].role",
@@ -165,7 +189,7 @@ def _check_pairs(messages: list[dict[str, Any]]) -> None:
 
 def _check_answered(asked: list[str], answered: set[str], n: int) -> None:
     if missing := [name for name in asked if name not in answered]:
-        _refuse(
+        refuse(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
             " 'tool_call_id'. The following tool_call_ids did not have response messages:"
             f" {', '.join(missing)}",
@@ -178,14 +202,14 @@ def _check_tools(body: dict[str, Any]) -> None:
     if tools is None:
         for name in ("tool_choice", "parallel_tool_calls"):
             if body.get(name) not in (None, "none"):
-                _refuse(
+                refuse(
                     f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", name
                 )
         return
     if not isinstance(tools, list):
-        _wrong_type("tools", "an array of objects")
+        wrong_type("tools", "an array of objects")
     if not tools:
-        _refuse(
+        refuse(
             "Invalid 'tools': empty array. Expected an array with minimum length 1, but got an empty array"
             " instead.",
             "tools",
@@ -195,12 +219,12 @@ def _check_tools(body: dict[str, Any]) -> None:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict):
             where = f"tools[{n}].function"
-            _refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
-        _check_name(function.get("name"), f"tools[{n}].function.name")
+            refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
+        check_name(function.get("name"), f"tools[{n}].function.name")
         schema = function.get("parameters")
         if schema is not None and (not isinstance(schema, dict) or schema.get("type", "object") != "object"):
             name = function["name"]
-            _refuse(
+            refuse(
                 f"Invalid schema for function '{name}': schema must be a JSON Schema of 'type: \"object\"'.",
                 f"tools[{n}].function.parameters",
                 "invalid_function_parameters",
@@ -208,14 +232,33 @@ def _check_tools(body: dict[str, Any]) -> None:
     _check_choice(body)
 
 
+def _check_format(wanted: Any) -> None:
+    if wanted is None:
+        return
+    kinds = ("text", "json_object", "json_schema")
+    if not isinstance(wanted, dict) or wanted.get("type") not in kinds:
+        refuse("Invalid value for 'response_format'.", "response_format", "invalid_value")
+    if wanted["type"] != "json_schema":
+        return
+    given = wanted.get("json_schema")
+    if not isinstance(given, dict):
+        where = "response_format.json_schema"
+        refuse(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
+    check_name(given.get("name"), "response_format.json_schema.name")
+    complaint = schemas.openai_complaint(given.get("schema")) if given.get("strict") else None
+    if complaint:
+        said = f"Invalid schema for response_format '{given['name']}': {complaint}"
+        refuse(said, "response_format", "invalid_json_schema")
+
+
 def _check_choice(body: dict[str, Any]) -> None:
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         name = (choice.get("function") or {}).get("name")
         if name not in [tool["function"]["name"] for tool in body["tools"]]:
-            _refuse(f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice")
+            refuse(f"Tool choice '{name}' not found in 'tools' parameter.", "tool_choice")
     elif choice not in (None, "none", "auto", "required"):
-        _refuse(
+        refuse(
             f"Invalid value: '{choice}'. Supported values are: 'none', 'auto', and 'required'.",
             "tool_choice",
             "invalid_value",

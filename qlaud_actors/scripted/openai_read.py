@@ -21,7 +21,7 @@ def read(body: dict[str, Any]) -> View:
         model=body["model"],
         messages=tuple(_messages(body["messages"])),
         system="\n".join(
-            _text(m["content"]) for m in body["messages"] if m["role"] in ("system", "developer")
+            text_of(m["content"]) for m in body["messages"] if m["role"] in ("system", "developer")
         ),
         tools=tuple(_offer(tool["function"]) for tool in tools),
         tools_size=size(msgspec.json.encode(tools).decode()) if tools else 0,
@@ -30,6 +30,7 @@ def read(body: dict[str, Any]) -> View:
         include_usage=bool(options.get("include_usage")) if stream else True,
         stop_sequences=(stop,) if isinstance(stop, str) else tuple(stop),
         tool_choice=choice["function"]["name"] if isinstance(choice, dict) else _CHOICES[choice or "auto"],
+        schema=((body.get("response_format") or {}).get("json_schema") or {}).get("schema"),
         copies=body.get("n") or 1,
     )
 
@@ -45,7 +46,7 @@ def _messages(messages: list[dict[str, Any]]) -> list[Message]:
     for message in [*messages, {"role": "end"}]:
         if message["role"] in ("tool", "function"):
             name = message.get("tool_call_id") or ""
-            results.append(Part("tool_result", _text(message["content"]), id=name))
+            results.append(Part("tool_result", text_of(message["content"]), id=name))
             continue
         if results:
             found.append(Message("user", tuple(results)))
@@ -63,7 +64,7 @@ def _said(message: dict[str, Any]) -> list[Part]:
     for call in message.get("tool_calls") or []:
         text = call["function"]["arguments"]
         parts.append(
-            Part("tool_use", text, name=call["function"]["name"], input=_object(text), id=call["id"])
+            Part("tool_use", text, name=call["function"]["name"], input=object_of(text), id=call["id"])
         )
     return parts
 
@@ -84,13 +85,15 @@ def _part(part: dict[str, Any]) -> Part:
             return Part("other", msgspec.json.encode(part).decode())
 
 
-def _text(content: Any) -> str:
+def text_of(content: Any) -> str:
+    """All text of a content, plain or in parts."""
     if isinstance(content, str):
         return content
     return "\n".join(part.get("text") or "" for part in content or [])
 
 
-def _object(text: str) -> dict[str, Any]:
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object that a call's arguments are; empty for anything else."""
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:

@@ -11,7 +11,7 @@ from qlaud_actors.scripted import openai_checks, openai_read
 from qlaud_actors.scripted.plan import Piece, Plan, Usage
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View
-from qlaud_actors.scripted.wire import bearer
+from qlaud_actors.scripted.wire import Answer, bearer
 
 _REASONS = {
     "end_turn": "stop",
@@ -68,7 +68,7 @@ class OpenAIWire:
         """A failure of the vendor's."""
         return self.fault(500, None)
 
-    def answer(self, view: View, plan: Plan) -> "OpenAIAnswer":
+    def answer(self, view: View, plan: Plan) -> Answer:
         """The planned answer."""
         return OpenAIAnswer(view, plan)
 
@@ -196,10 +196,11 @@ class OpenAIAnswer:
 
 def _usage(usage: Usage) -> dict[str, Any]:
     """OpenAI's prompt tokens include what was read from or written to the cache."""
-    prompt = usage.input + usage.cache_read + usage.cache_write
+    written = usage.cache_write + usage.cache_write_1h
+    prompt = usage.input + usage.cache_read + written
     details = {"cached_tokens": usage.cache_read, "audio_tokens": 0}
-    if usage.cache_write:
-        details["cache_write_tokens"] = usage.cache_write
+    if written:
+        details["cache_write_tokens"] = written
     return {
         "prompt_tokens": prompt,
         "completion_tokens": usage.output,

@@ -41,6 +41,7 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: int | None = None
     cache_read: int = 0
     cache_write: int = 0
+    cache_write_1h: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,16 @@ class Fault:
     error_after: int | None = None
     times: int | None = None
     """How often it happens to one and the same request body; None is always."""
+    only: str | None = None
+    """The one it happens to: a model, or the end of the caller's API key; None is everybody."""
 
     def at(self, seen: int) -> "Fault":
         """This fault for a body that was already seen that often; none once it is used up."""
         return self if self.times is None or seen < self.times else NO_FAULT
+
+    def concerns(self, model: str, key: str) -> bool:
+        """Whether it happens to a request for this model with this key."""
+        return self.only is None or self.only == model or key.endswith(self.only)
 
 
 NO_FAULT = Fault()
@@ -64,12 +71,13 @@ NO_FAULT = Fault()
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens by bucket, disjoint; `thinking` is a part of `output`."""
+    """Tokens by bucket, disjoint (`cache_write` is for five minutes); `thinking` is a part of `output`."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
+    cache_write_1h: int = 0
     thinking: int = 0
 
 
@@ -124,11 +132,18 @@ class Progress:
         limit = self._view.max_tokens
         output = max(output, int(self._started))
         output = output if limit is None else min(output, limit)
-        cached = counts.cache_read + counts.cache_write
+        cached = counts.cache_read + counts.cache_write + counts.cache_write_1h
         fresh = max(0, self._view.input_tokens - cached) if counts.input is None else counts.input
         thought = min(tokens(self._thought), output)
         copies = self._view.copies
-        return Usage(fresh, output * copies, counts.cache_read, counts.cache_write, thought * copies)
+        return Usage(
+            input=fresh,
+            output=output * copies,
+            cache_read=counts.cache_read,
+            cache_write=counts.cache_write,
+            cache_write_1h=counts.cache_write_1h,
+            thinking=thought * copies,
+        )
 
 
 def fitted(plan: Plan, view: View) -> Plan:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from qlaud_actors.scripted.arguments import arguments
 from qlaud_actors.scripted.plan import Block, Counts, Fault, Plan
 from qlaud_actors.scripted.refusal import Refusal
 from qlaud_actors.scripted.view import View, wire_name
@@ -30,7 +31,7 @@ class ToolStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One answer. Without text, thinking, tools or echo it is a short `OK.`"""
+    """One answer. Without text, tools or echo it is a short `OK.`, or JSON of the schema that is wanted."""
 
     text: str | None = None
     chunks: int | None = None
@@ -48,6 +49,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error_after: int | None = None
     times: int | None = None
     """How often this body meets the step's fault (`status`, `cut_after`, `error_after`)."""
+    only: str | None = None
+    """Which model, or end of an API key, meets it."""
     stop_reason: str | None = None
     usage: Counts = Counts()
     omit_usage: bool = False
@@ -83,7 +86,7 @@ def play(steps: tuple[Step, ...], view: View) -> Plan:
         delay_ms=step.delay_ms,
         counts=step.usage,
         omit_usage=step.omit_usage,
-        fault=Fault(step.status, step.retry_after, step.cut_after, step.error_after, step.times),
+        fault=Fault(step.status, step.retry_after, step.cut_after, step.error_after, step.times, step.only),
     )
 
 
@@ -100,8 +103,14 @@ def _blocks(step: Step, view: View) -> list[Block]:
 def _text(step: Step, view: View) -> str:
     if step.echo:
         return seen(view)
-    fallback = "" if step.tools else "OK."
-    return (fallback if step.text is None else step.text) * step.repeat
+    return (_unsaid(step, view) if step.text is None else step.text) * step.repeat
+
+
+def _unsaid(step: Step, view: View) -> str:
+    """The text of a step without one: JSON of the wanted schema, if any."""
+    if step.tools:
+        return ""
+    return "OK." if view.schema is None else msgspec.json.encode(arguments(view.schema, "")).decode()
 
 
 def tool_block(view: View, name: str, values: dict[str, Any]) -> Block:

@@ -10,11 +10,12 @@ from aiohttp import web
 
 from qlaud_actors.scripted.anthropic_wire import AnthropicWire
 from qlaud_actors.scripted.bill import Bill
-from qlaud_actors.scripted.completion import Completion, accept, body_of
+from qlaud_actors.scripted.completion import Completion, accept, body_of, call_of
 from qlaud_actors.scripted.media import MediaRoutes
 from qlaud_actors.scripted.models import anthropic_list, openai_list
 from qlaud_actors.scripted.openai_wire import OpenAIWire
 from qlaud_actors.scripted.refusal import Refusal
+from qlaud_actors.scripted.responses_wire import ResponsesWire
 from qlaud_actors.scripted.wire import Wire
 
 _LARGEST_BODY = 32 * 1024 * 1024
@@ -22,7 +23,7 @@ _LARGEST_BODY = 32 * 1024 * 1024
 
 
 class ScriptedServer:
-    """A vendor cloud that speaks both wires and keeps a bill.
+    """A vendor cloud that speaks all wires and keeps a bill.
 
     `port=0` takes a free one; `context_window` is in tokens (None: what the wire's models have);
     `url` is the bare host, as `ANTHROPIC_BASE_URL` wants it (`OPENAI_BASE_URL` has `/v1` after it).
@@ -35,6 +36,7 @@ class ScriptedServer:
         self._bill = Bill()
         self._anthropic = AnthropicWire()
         self._openai = OpenAIWire()
+        self._responses = ResponsesWire()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -84,6 +86,7 @@ class ScriptedServer:
         return [
             web.post("/v1/messages", self._completing(self._anthropic)),
             web.post("/v1/chat/completions", self._completing(self._openai)),
+            web.post("/v1/responses", self._completing(self._responses)),
             web.post("/v1/messages/count_tokens", self._count_tokens),
             *MediaRoutes(self._bill, self._openai).routes(),
             web.get("/v1/models", self._models),
@@ -102,7 +105,7 @@ class ScriptedServer:
                     serve = completion.stream if accepted.view.stream else completion.whole
                     return await serve(request, request_id)
                 except Refusal as refusal:
-                    self._bill.refused(refusal.status)
+                    self._bill.refused(refusal.status, call_of(request))
                     return _refused(refusal, wire, request_id)
 
         return handle

@@ -77,6 +77,8 @@ class View:
     """`auto`, `none`, `any`, or the wire name of the one tool that must be called."""
     thinking: bool = False
     """Extended thinking was asked for: then an answer begins with a thinking block."""
+    schema: dict[str, Any] | None = None
+    """What an answer's text must be JSON of."""
     copies: int = 1
     """How many answers are asked for (`n` on the OpenAI wire)."""
 

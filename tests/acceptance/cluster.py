@@ -18,7 +18,9 @@ import aiohttp
 from aiohttp import web
 
 from qlaud_actors.connectors.vault import Keyring
+from qlaud_actors.db.pool import connect
 from qlaud_actors.ids import new_key_secret
+from qlaud_actors.reconcile.books import check_books
 from qlaud_actors.scripted.server import ScriptedServer
 
 MODEL = "claude-haiku-4-5"
@@ -175,6 +177,17 @@ async def running_cluster(
         for client in clients:
             await until_ready(client)
         yield Cluster(clients, doors, carriers, scripted, webhook, redis_url, database_url, base)
+        await books_agree(database_url)
+
+
+async def books_agree(database_url: str) -> None:
+    """Whatever a test did, what it used, what it was charged and what it holds agree at its end."""
+    connection = await connect(database_url)
+    try:
+        checks = [check async for check in check_books(connection)]
+    finally:
+        await connection.close()
+    assert [(check.name, check.offenders) for check in checks if check.wrong] == []
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,9 @@ import sys
 from typing import Any
 
 from qlaud_actors.conversation import call_journal, journal, log, mailbox
+from qlaud_actors.deferred import queue
+from qlaud_actors.deliveries import courier
+from qlaud_actors.gateway import admission
 from qlaud_actors.tools import webhook
 from workers.__main__ import main
 
@@ -22,6 +25,10 @@ PLACES = {
     "save_results": (journal.StepJournal, "save_results"),
     "finish_turn": (mailbox, "finish"),
     "append": (log.Appender, "append"),
+    "admit": (admission.Admission, "admit"),
+    "settle_call": (admission.Ticket, "settle"),
+    "end_job": (queue, "end"),
+    "attempt": (courier.Courier, "_attempt"),
 }
 
 

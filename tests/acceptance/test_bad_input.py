@@ -24,6 +24,7 @@ NOTHING_TO_SEND = {
     ("DELETE", "/v1/threads/empty"),
     ("GET", "/v1/catalog"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/webhooks"),
     ("GET", "/v1/billing/balance"),
     ("GET", "/v1/billing/topups/done"),
 }
@@ -34,7 +35,14 @@ TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/can
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
-CONNECTIONS, USAGE = "/v1/connections", "/v1/usage"
+HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
+DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
+JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
+CONNECTIONS, USAGE, EXPORT = "/v1/connections", "/v1/usage", "/v1/usage/export"
+HOSTED_TOOLS = (
+    *("web_search", "web_search_preview", "file_search", "code_interpreter", "computer", "mcp"),
+    *("computer_use_preview", "image_generation", "shell", "tool_search", "programmatic_tool_calling"),
+)
 
 
 class Row(NamedTuple):
@@ -48,6 +56,8 @@ class Row(NamedTuple):
     ids: dict[str, str] = {}  # noqa: RUF012 - never changed
     key: str = "admin"
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    at: str = ""
+    """The path, where that is not the route with its ids."""
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -71,7 +81,7 @@ def malformed() -> list[Row]:
     bodies.append((413, b'{"a":"' + b"x" * MAX_BODY + b'"}'))
     takers = [
         ("POST", route)
-        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS)
+        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS)
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
@@ -257,9 +267,21 @@ def control() -> list[Row]:
         Row(409, "PATCH", KEY, {"max_spend_usd": 9}, ids={"key_id": "{revoked}"}),
         *(
             Row(400, "GET", route, query=f"?{q}")
-            for route in (USAGE, KEY_USAGE)
-            for q in ("from_ms=x", "to_ms=-1")
+            for route in (USAGE, KEY_USAGE, EXPORT)
+            for q in ("from_ms=x", "to_ms=-1", "from_ms=2&to_ms=1")
         ),
+        *(
+            Row(400, "GET", route, query=f"?{q}")
+            for route in (USAGE, EXPORT)
+            for q in ("key_id=x", "key_id=%00", "model=%00", f"end_user_id={'x' * 513}")
+        ),
+        *(Row(400, "GET", USAGE, query=f"?group_by={q}") for q in ("colour", "day,day", ",", "day,", "%00")),
+        *(Row(400, "GET", USAGE, query=f"?group_by=day&{q}") for q in ("limit=0", "limit=10001", "limit=x")),
+        *(
+            Row(400, "GET", USAGE, query=f"?group_by=day&after={cursor}")
+            for cursor in ("x", "%00", "W10", "WyJcdTAwMDAiLG51bGwsbnVsbCxudWxsLG51bGwsbnVsbF0", "x" * 5_000)
+        ),
+        *(Row(400, "GET", EXPORT, query=f"?{q}") for q in ("format=xml", "after=x", "after={none}")),
         *(Row(400, "POST", TOOLS, tool(**fields)) for fields in wrong_tools),
         Row(409, "POST", TOOLS, tool(name="taken")),
         *(Row(404, "DELETE", TOOL, ids={"tool_id": other}) for other in ("{foreign_tool}", "x", "%00")),
@@ -281,6 +303,7 @@ def control() -> list[Row]:
                 ("POST", TOOLS, tool()),
                 ("DELETE", TOOL, None),
                 ("GET", USAGE, None),
+                ("GET", EXPORT, None),
             )
         ),
     ]
@@ -308,7 +331,52 @@ def relay() -> list[Row]:
             Row(400, "POST", route, {**asked, "models": [MODEL] * 9}),
             Row(404, "POST", route, {**asked, "models": ["no-such-model"]}),
         ]
-    return rows
+    return [*rows, *responses()]
+
+
+def responses() -> list[Row]:
+    """OpenAI's Responses dialect: what is stored, run at the provider, priced apart or malformed."""
+    route = "/v1/responses"
+    bad: list[dict[str, Any]] = [
+        {"input": None},
+        {"input": []},
+        {"input": ["hi"]},
+        {"input": 5},
+        {"input": [{"id": "msg_1"}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"type": "additional_tools", "role": "developer", "tools": []}]},
+        {"input": [{"type": ["x"]}]},
+        {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        {"input": [{"role": "user", "content": 5}]},
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"background": True},
+        {"store": True},
+        {"max_output_tokens": 15},
+        {"max_output_tokens": "64"},
+        {"max_output_tokens": True},
+        {"stream": "yes"},
+        {"instructions": 5},
+        {"tools": "x"},
+        {"tools": [5]},
+        *({"tools": [{"type": kind}]} for kind in HOSTED_TOOLS),
+        {"service_tier": "priority"},
+        {"prompt_cache_retention": "24h"},
+        {"prompt_cache_options": {"ttl": "12h"}},
+        {"reasoning": {"mode": "pro"}},
+        {"reasoning": {"effort": "extreme"}},
+        {"context_management": [{"type": "compaction"}]},
+        {"text": {"format": {"type": "grammar"}}},
+    ]
+    asked = {"model": MODEL, "input": "hi", "max_output_tokens": 64}
+    return [
+        *(Row(400, "POST", route, raw) for raw in (b"{", b"[]")),
+        *(Row(400, "POST", route, {**asked, **fields}) for fields in bad),
+        *(Row(400, "POST", route, {**asked, "stream": True, **fields}) for fields in bad[:3]),
+        Row(404, "POST", route, {**asked, "model": "no-such-model"}),
+        Row(402, "POST", route, asked, key="broke"),
+    ]
 
 
 def money() -> list[Row]:
@@ -386,12 +454,185 @@ def media() -> list[Row]:
     return rows
 
 
-TABLE = [*malformed(), *turns(), *threads(), *control(), *relay(), *media(), *money()]
+def prices() -> list[Row]:
+    """Prices and their overrides. Only the operator changes them; the admin key here is the master key."""
+    price = "/v1/prices/{provider}/{model:.+}"
+    here = "/v1/prices/anthropic/claude-haiku-4-5"
+    asked = {"price": {"input": 1_000_000, "output": 5_000_000}, "reason": "x"}
+    wrong: list[Any] = [
+        b"{",
+        b"[]",
+        {},
+        {**asked, "price": None},
+        {**asked, "price": {"input": 1}},
+        {**asked, "price": {"input": -1, "output": 1}},
+        {**asked, "price": {"input": "1", "output": 1}},
+        {**asked, "reason": "\x00"},
+        {**asked, "source": ""},
+        {**asked, "colour": 1},
+        {**asked, "tiers": "x"},
+        {**asked, "effective_from": 1},
+        {**asked, "effective_from": -1},
+        {**asked, "price": {"input": 5_000_000, "output": 1}},
+    ]
+    return [
+        *(Row(400, "PUT", price, body, at=here) for body in wrong),
+        Row(413, "PUT", price, b'{"a":"' + b"x" * MAX_BODY + b'"}', at=here),
+        Row(400, "PUT", price, asked, at="/v1/prices/openai/tts-1"),
+        Row(404, "PUT", price, asked, at="/v1/prices/anthropic/gpt-5.4"),
+        Row(404, "PUT", price, asked, at="/v1/prices/%00/%00"),
+        Row(403, "PUT", price, asked, at=here, key="user"),
+        Row(404, "DELETE", price, at=here),
+        Row(404, "DELETE", price, at="/v1/prices/nope/nope"),
+        Row(400, "DELETE", price, query="?effective_from=x", at=here),
+        Row(400, "DELETE", price, query=f"?reason={'x' * 600}", at=here),
+        Row(403, "DELETE", price, at=here, key="user"),
+        Row(403, "GET", "/v1/prices", key="user"),
+        Row(404, "GET", "/v1/prices", query="?model=nope"),
+        Row(400, "GET", "/v1/prices", query="?provider=%00"),
+        Row(403, "GET", "/v1/prices/audit", key="user"),
+        *(Row(400, "GET", "/v1/prices/audit", query=f"?{q}") for q in ("limit=0", "limit=501", "before=x")),
+        Row(400, "GET", "/v1/prices/audit", query="?model=%00"),
+    ]
+
+
+def stripe() -> list[Row]:
+    """Automatic top-ups, meters of Stripe, and whom it bills for an end user."""
+    auto, meter = "/v1/billing/auto-topup", "/v1/billing/stripe-meter"
+    retry, end_user = f"{meter}/retry", "/v1/end-users/{end_user_id}/billing"
+    rule = {"threshold_usd": 5, "amount_usd": 10, "monthly_ceiling_usd": 50}
+    wrong_rules: list[Any] = [
+        b"{",
+        {},
+        {**rule, "threshold_usd": -1},
+        {**rule, "threshold_usd": None},
+        {**rule, "amount_usd": "10"},
+        {**rule, "amount_usd": 0.49},
+        {**rule, "amount_usd": 10.001},
+        {**rule, "monthly_ceiling_usd": 9},
+        {**rule, "monthly_ceiling_usd": 1e12},
+    ]
+    names = ["", "a b", "a\n", "é", "x" * 101, 5, None]
+    customers = ["", "bob", "cus_", "cus_a/b", "cus_a\n", "cus_" + "x" * 300, 5, None]
+    other = {"end_user_id": "nobody"}
+    return [
+        *(Row(400, "PUT", auto, body) for body in wrong_rules),
+        Row(409, "PUT", auto, rule),  # the account of this table is postpaid
+        *(Row(404, method, auto) for method in ("GET", "DELETE")),
+        *(Row(400, "PUT", meter, {"event_name": name}) for name in names),
+        Row(400, "PUT", meter, {"event_name": "e", "value": "calls"}),
+        *(Row(404, "PUT", meter, {"event_name": "e"}, query=f"?account_id={i}") for i in ("{none}", "x")),
+        *(Row(404, method, meter) for method in ("GET", "DELETE")),
+        Row(404, "POST", retry, query="?account_id=x"),
+        *(Row(400, "PUT", end_user, {"stripe_customer_id": name}, ids=other) for name in customers),
+        Row(400, "PUT", end_user, {"stripe_customer_id": "cus_1"}, ids={"end_user_id": "x" * 513}),
+        Row(400, "PUT", end_user, {"stripe_customer_id": "cus_1"}, ids={"end_user_id": "%00"}),
+        *(Row(404, method, end_user, ids=other) for method in ("GET", "DELETE")),
+        Row(400, "POST", "/v1/billing/topups", {"amount_usd": 5, "save_payment_method": "yes"}),
+        *(
+            Row(403, method, route, body, key="user", ids=other)
+            for method, route, body in (
+                ("PUT", auto, rule),
+                ("GET", auto, None),
+                ("DELETE", auto, None),
+                ("PUT", meter, {"event_name": "e"}),
+                ("GET", meter, None),
+                ("DELETE", meter, None),
+                ("POST", retry, None),
+                ("PUT", end_user, {"stripe_customer_id": "cus_1"}),
+                ("GET", end_user, None),
+                ("DELETE", end_user, None),
+            )
+        ),
+    ]
+
+
+def hooks() -> list[Row]:
+    """Webhooks of the account and their deliveries."""
+    right = {"url": "https://hooks.example/x", "events": ["job.completed"]}
+    bad: list[dict[str, Any]] = [
+        {"url": 5},
+        {"url": "http://hooks.example/x"},
+        {"url": "https://127.0.0.1/x"},
+        {"url": "https://metadata.google.internal/x"},
+        {"url": "https://hooks.example/" + "x" * 2048},
+        {"events": []},
+        {"events": None},
+        {"events": ["job.started"]},
+        {"events": "job.completed"},
+        {"events": ["job.completed"] * 17},
+        {"url": None, "events": ["usage.recorded"]},
+    ]
+    others = ({"webhook_id": "{foreign_webhook}"}, {"webhook_id": "{none}"}, {"webhook_id": "x"})
+    calls = (("DELETE", HOOK), ("POST", f"{HOOK}/rotate"), ("GET", DELIVERIES), ("POST", REDELIVER))
+    return [
+        *(Row(400, "POST", HOOKS, {**right, **fields}) for fields in bad),
+        Row(400, "POST", HOOKS, {"events": ["job.completed"]}),
+        *(Row(404, method, route, ids=ids) for method, route in calls for ids in others),
+        *(Row(403, method, route, key="user") for method, route in calls),
+        Row(403, "POST", HOOKS, right, key="user"),
+        Row(404, "POST", REDELIVER, ids={"delivery_id": "{none}"}),
+        *(Row(400, "GET", DELIVERIES, query=f"?limit={limit}") for limit in ("0", "201", "x")),
+    ]
+
+
+def jobs() -> list[Row]:
+    """Requests that are answered later."""
+    asked = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
+    right = {"endpoint": "/v1/messages", "body": asked}
+    bad: list[dict[str, Any]] = [
+        {"endpoint": "/v1/threads"},
+        {"endpoint": ""},
+        {"endpoint": 5},
+        {"endpoint": "/v1/messages/"},
+        {"body": None},
+        {"body": "hi"},
+        {"body": []},
+        {"body": {}},
+        {"body": {**asked, "max_tokens": 0}},
+        {"body": {**asked, "messages": "hi"}},
+        {"body": {**asked, "service_tier": "priority"}},
+        {"endpoint": "/v1/chat/completions", "body": {**asked, "n": "2"}},
+        {"webhook_url": 5},
+        {"webhook_url": "http://hooks.example/x"},
+        {"webhook_url": "https://10.0.0.1/x"},
+        {"webhook_url": "https://hooks.example/no-secret-yet"},
+    ]
+    return [
+        *(Row(400, "POST", JOBS, {**right, **fields}) for fields in bad),
+        Row(400, "POST", JOBS, {"endpoint": "/v1/messages"}),
+        Row(400, "POST", JOBS, right, headers={"idempotency-key": "x" * 256}),
+        Row(404, "POST", JOBS, {**right, "body": {**asked, "model": "no-such-model"}}),
+        Row(402, "POST", JOBS, right, key="broke"),
+        *(Row(400, "GET", JOBS, query=f"?{q}") for q in ("limit=0", "limit=201", "before=x", "status=done")),
+        *(
+            Row(404, method, route, ids={"job_id": other})
+            for method, route in (("GET", JOB), ("POST", f"{JOB}/cancel"))
+            for other in ("{none}", "x", "%00")
+        ),
+    ]
+
+
+TABLE = [
+    *malformed(),
+    *turns(),
+    *threads(),
+    *control(),
+    *relay(),
+    *media(),
+    *money(),
+    *prices(),
+    *stripe(),
+    *hooks(),
+    *jobs(),
+]
 
 
 async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
-    """Count and checksum of every table; when a key was last used is no change."""
-    tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    """Count and checksum of every table; when a key was last used, or a process last seen, is no change."""
+    tables = await pool.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'processes'"
+    )
     parts = [
         f"SELECT '{table}' AS name, count(*) AS n, md5(COALESCE(string_agg(r, ',' ORDER BY r), '')) AS sum"
         f" FROM (SELECT (to_jsonb(t) - 'last_used_at')::text AS r FROM {table} t) rows"
@@ -414,6 +655,9 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     done = [event async for event in user.stream(ids["thread_id"], script({"text": "Hello."}))][-1]
     ids["turn_id"] = done["turn_id"]
     ids["tool_id"] = (await admin.post("/v1/tools", tool(name="taken")))["id"]
+    ids["delivery_id"] = str(new_uuid())
+    hook = {"url": "https://hooks.example/x", "events": ["job.completed"]}
+    ids["webhook_id"] = (await admin.post("/v1/webhooks", hook))["id"]
     account = new_uuid()
     ids["account_id"] = str(account)
     await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", account)
@@ -421,6 +665,7 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     stranger = Api(admin.session, admin.base_url, secret.reveal())
     ids["foreign_key"] = str(key.id)
     ids["foreign"] = (await stranger.post("/v1/threads", {}))["id"]
+    ids["foreign_webhook"] = (await stranger.post("/v1/webhooks", hook))["id"]
     ids["foreign_tool"] = (await stranger.post("/v1/tools", tool()))["id"]
     ids["master"] = str(await pool.fetchval("SELECT id FROM keys WHERE is_master"))
     return ids, {"admin": admin, "user": user, "broke": broke}
@@ -434,7 +679,7 @@ def filled(text: str, ids: dict[str, str]) -> str:
 async def send(row: Row, ids: dict[str, str], api: Api, *, chunked: bool = False) -> tuple[int, Any]:
     """Status and JSON of a row's request."""
     own = {name: filled(value, ids) for name, value in row.ids.items()}
-    path = filled(row.route, {**ids, **own}) + filled(row.query, ids)
+    path = filled(row.at or row.route, {**ids, **own}) + filled(row.query, ids)
     body = row.body
     if body is not None and not isinstance(body, bytes):
         body = filled(json.dumps(body), ids).encode()

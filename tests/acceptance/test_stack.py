@@ -1,10 +1,16 @@
 """`qlaud up` promises: one command starts everything, keeps it running, and leaves nothing behind."""
 
+import contextlib
 import os
 import signal
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import anthropic
+import openai
 
 Until = Callable[..., None]
 Start = Callable[..., Any]
@@ -80,3 +86,35 @@ def test_other_commands_find_the_running_stack(stack: Any) -> None:
     assert (migrated.returncode, migrated.stdout) == (0, "the database is up to date\n")
     assert stack.stop(signal.SIGINT) == 0
     assert stack.left() == []
+
+
+@contextlib.contextmanager
+def scripted_cloud() -> Iterator[str]:
+    """Both vendors as a process of its own; its address."""
+    command = [sys.executable, "-m", "qlaud_actors.scripted"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        yield child.stdout.readline().strip()
+        child.terminate()
+
+
+def test_official_sdks_need_another_base_url_and_nothing_else(start_stack: Start) -> None:
+    """As the README says: both SDKs, to models of both vendors, through one capped key."""
+    with scripted_cloud() as url:
+        stack = start_stack(
+            ANTHROPIC_API_KEY="a", ANTHROPIC_BASE_URL=url, OPENAI_API_KEY="o", OPENAI_BASE_URL=f"{url}/v1"
+        )
+        _, made = stack.call("/v1/keys", {"name": "sdk", "max_spend_usd": 1})
+        said: Any = [{"role": "user", "content": 'Hi <<script [{"text": "Hello, you."}] >>'}]
+        with (
+            anthropic.Anthropic(base_url=stack.base_url, api_key=made["secret"]) as claude,
+            openai.OpenAI(base_url=f"{stack.base_url}/v1", api_key=made["secret"]) as gpt,
+        ):
+            for model in ("claude-haiku-4-5", "gpt-5.4-mini"):
+                message: Any = claude.messages.create(model=model, max_tokens=50, messages=said)
+                assert message.content[0].text == "Hello, you."
+                completion = gpt.chat.completions.create(model=model, messages=said)
+                assert completion.choices[0].message.content == "Hello, you."
+        _, used = stack.call(f"/v1/keys/{made['id']}/usage")
+        assert used["request_count"] == 4
+        stack.stop()

@@ -264,6 +264,18 @@ async def test_a_repeated_request_gets_its_first_answer(cluster: Cluster) -> Non
     assert cluster.scripted.bill()["requests"] == 1
 
 
+async def test_a_provider_that_tells_no_usage_is_not_free(cluster: Cluster) -> None:
+    """What it did is estimated, and marked so, on both wires."""
+    for model in (MODEL, OPENAI_MODEL):
+        user, key_id = await cluster.key(max_spend_usd=1)
+        thread = (await user.post("/v1/threads", {}))["id"]
+        await user.turn(thread, script({"text": "word " * 100, "omit_usage": True}), model=model, tools=[])
+        (event,) = (await cluster.admin.get(f"/v1/keys/{key_id}/usage"))["events"]
+        (row,) = [row for row in cluster.scripted.bill()["rows"] if row["model"].startswith(model)]
+        assert event["estimated"]
+        assert (event["output_tokens"], event["cost_micros"] > 0) == (row["output"], True)
+
+
 async def test_a_heartbeat_comes_while_the_provider_thinks(database_url: str, redis_url: str) -> None:
     """Silence is filled with comments, and the first byte may be long in coming."""
     async with running_cluster(database_url, redis_url, QLAUD_HEARTBEAT_SECONDS="0.3") as cluster:

@@ -14,6 +14,7 @@ from api.app import make_app
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_key_secret
 from qlaud_actors.keys import lifecycle
+from qlaud_actors.keys.memory import KnownKeys
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.settings import Secret, Settings
 
@@ -55,6 +56,7 @@ async def front_door(
     await lifecycle.ensure_master_key(pool, Secret(secret))
     settings = replace(settings or Settings(), master_key=Secret(secret), max_body_bytes=max_body_bytes)
     services.setdefault("catalog", Catalog.load({}))
+    services.setdefault("known_keys", KnownKeys(pool))
     app = make_app(SimpleNamespace(pool=pool, settings=settings, **services))  # type: ignore[arg-type]
     app.add_routes(extra)
     async with TestClient(TestServer(app)) as client:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from qlaud_actors.carrier import Renewal
 from qlaud_actors.conversation import mailbox, store, threads
 from qlaud_actors.conversation.journal import fenced
-from qlaud_actors.conversation.mailbox import NewTurn, Renewal
+from qlaud_actors.conversation.mailbox import NewTurn
 from qlaud_actors.conversation.model import MAX_ATTEMPTS, TurnOutcome, TurnRequest
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.errors import IdempotencyConflict, LeaseLost, NotFound, TurnCancelled

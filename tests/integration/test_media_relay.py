@@ -14,6 +14,7 @@ import pytest
 from front_door import Door, front_door
 from test_relay_passes import NoLimits
 
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
@@ -81,9 +82,14 @@ async def media(pool: Pool) -> AsyncIterator[Media]:
         )
         client = open_client()
         stack.push_async_callback(client.close)
-        relay = Relay(Admission(pool, catalog, Caller(client, catalog), Fallback(), 700, new_uuid()))
+        money, caller = GroupCommit(pool, new_uuid()), Caller(client, catalog)
+        relay = Relay(Admission(money, catalog, caller, Fallback(), 700))
         stack.push_async_callback(relay.close)
-        services = {"catalog": catalog, "relay": relay, "limits": NoLimits()}
+
+        async def wake(_: object) -> None:
+            return
+
+        services = {"catalog": catalog, "relay": relay, "limits": NoLimits(), "wake_deliveries": wake}
         door = await stack.enter_async_context(front_door(pool, max_body_bytes=1024 * 1024, **services))
         yield Media(door, scripted, catalog, pool)
 

@@ -9,7 +9,7 @@ from qlaud_actors.billing import meter, report
 from qlaud_actors.billing.meter import QUERIES
 from qlaud_actors.billing.model import Charge, Hold, Settlement
 from qlaud_actors.billing.presence import present, release_abandoned
-from qlaud_actors.billing.report import Span
+from qlaud_actors.billing.report import Selection, Span
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.errors import SpendCapReached
 from qlaud_actors.ids import new_uuid
@@ -280,7 +280,7 @@ async def test_reports_agree_with_the_budget(pool: Pool) -> None:
     for number in range(6):
         hold = await meter.hold(pool, keys[number % 2], None, call(), floor_tokens=64)
         await settle(pool, hold.id, charge(keys[number % 2], Usage(input=7 * number, output=3, cache_read=1)))
-    whole = await report.account_usage(pool, ACCOUNT, ALWAYS)
+    whole = await report.account_usage(pool, Selection(ACCOUNT, ALWAYS))
     spent = [(await budget(pool, key))[0] for key in keys]
     assert whole["request_count"] == 6
     assert whole["total_cost_micros"] == -(-sum(spent) // MICRO)
@@ -288,7 +288,7 @@ async def test_reports_agree_with_the_budget(pool: Pool) -> None:
         str(key): -(-nanos // MICRO) for key, nanos in zip(keys, spent, strict=True)
     }
     assert [row["model_slug"] for row in whole["by_model"]] == ["m"]
-    one = await report.key_usage(pool, ACCOUNT, keys[0], ALWAYS)
+    one = await report.key_usage(pool, Selection(ACCOUNT, ALWAYS, keys[0]))
     assert one["cost_micros"] == -(-spent[0] // MICRO)
     assert one["by_model"][0]["model"] == one["by_model"][0]["model_slug"] == "m"
     assert len(one["events"]) == one["request_count"] == 3
@@ -304,7 +304,7 @@ async def test_a_report_shows_the_newest_hundred_rows(pool: Pool) -> None:
     for step in range(103):
         hold = await meter.hold(pool, key, None, call(), floor_tokens=64)
         await settle(pool, hold.id, charge(key, Usage(input=step)))
-    usage = await report.key_usage(pool, ACCOUNT, key, ALWAYS)
+    usage = await report.key_usage(pool, Selection(ACCOUNT, ALWAYS, key))
     assert usage["request_count"] == 103
     assert [event["input_tokens"] for event in usage["events"]] == list(range(102, 2, -1))
 

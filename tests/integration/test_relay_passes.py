@@ -12,6 +12,7 @@ from aiohttp import web
 from front_door import Door, front_door
 from provider_double import END, OVERLOADED, START, TEXT, Answer, Provider, refuse, running_provider, stream
 
+from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.gateway import pipe
 from qlaud_actors.gateway import relay as relay_module
@@ -95,7 +96,8 @@ async def relayed(pool: Pool) -> AsyncIterator[Relayed]:
             return
 
         fallback = Fallback(RetryPolicy(3), sleep=sleep)
-        relay = Relay(Admission(pool, catalog, Caller(client, catalog), fallback, 700, new_uuid()))
+        money, caller = GroupCommit(pool, new_uuid()), Caller(client, catalog)
+        relay = Relay(Admission(money, catalog, caller, fallback, 700))
         stack.push_async_callback(relay.close)
         stack.callback(provider.released.set)
         door = await stack.enter_async_context(
@@ -321,3 +323,111 @@ async def test_a_slow_reader_holds_the_provider_back(monkeypatch: pytest.MonkeyP
     assert left.is_set()
     await between.put(b"dropped")
     assert [data async for data in reading] == []
+
+
+RESPONSES = "/v1/responses"
+RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "output": [],
+    "usage": {"input_tokens": 12, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 4},
+    "odd": 1,
+}
+
+
+def told(number: int, kind: str, **fields: Any) -> bytes:
+    """A frame of a Responses stream."""
+    event = {"type": f"response.{kind}", "sequence_number": number, **fields}
+    return b"event: response.%s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(event))
+
+
+CREATED = told(0, "created", response={**RESPONSE, "status": "in_progress", "usage": None})
+DELTA = told(1, "output_text.delta", output_index=0, content_index=0, delta="Hi there", odd=[1])
+COMPLETED = told(2, "completed", response=RESPONSE)
+
+
+async def test_a_responses_body_passes_but_for_what_is_stored(relayed: Relayed) -> None:
+    """Unknown fields and items go both ways; nothing is stored upstream, nothing of ours is sent there."""
+    relayed.provider.answers = [whole(RESPONSE)]
+    item = {"type": "brand_new_item", "deep": [1, {"x": None}]}
+    ours = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "qlaud1:e30="}
+    said = {"role": "user", "content": "Hi"}
+    body = {"model": GPT, "input": [said, ours, item], "brand_new": {"a": 1}, "metadata": {"b": "c"}}
+    status, answer = await relayed.door.ask("POST", RESPONSES, body)
+    assert (status, answer) == (200, RESPONSE)
+    (request,) = relayed.provider.requests
+    assert request.path == RESPONSES
+    assert msgspec.json.decode(relayed.provider.bodies[0]) == {
+        "model": "gpt-5.4-mini",
+        "input": [said, item],
+        "brand_new": {"a": 1},
+        "metadata": {"b": "c"},
+        "store": False,
+    }
+    fresh, cached, output = 8 * 750_000, 4 * 75_000, 4 * 4_500_000
+    assert await relayed.settled() == -(-(fresh + cached + output) * 107 // 100_000)
+
+
+@pytest.mark.parametrize("cut", [1, 50, 10_000])
+async def test_a_responses_stream_is_the_providers_own(relayed: Relayed, cut: int) -> None:
+    """In whatever pieces it comes; a cut one is estimated, and its error has the next number."""
+    stream_of = CREATED + DELTA + COMPLETED
+    relayed.provider.answers = [
+        stream(*(stream_of[n : n + cut] for n in range(0, len(stream_of), cut))),
+        stream(CREATED, DELTA, b'event: response.completed\ndata: {"type', cut=True),
+    ]
+    body, headers = {"model": GPT, "input": "Hi", "stream": True}, {"x-api-key": relayed.door.master}
+    async with relayed.door.client.post(RESPONSES, json=body, headers=headers) as response:
+        assert (response.status, await response.read()) == (200, stream_of)
+    async with relayed.door.client.post(RESPONSES, json=body, headers=headers) as response:
+        raw = await response.read()
+    assert raw.startswith(CREATED + DELTA + b"event: error\ndata: ")
+    event = msgspec.json.decode(raw.rsplit(b"data: ", 1)[1])
+    assert (event["type"], event["sequence_number"]) == ("error", 2)
+    assert event["code"] == event["error"]["code"] == "provider_unavailable"
+    await relayed.settled(2)
+    rows = await relayed.pool.fetch(
+        "SELECT output_tokens, estimated, status FROM usage_events ORDER BY estimated"
+    )
+    assert [tuple(row) for row in rows] == [(4, False, 200), (2, True, 502)]
+
+
+async def test_a_responses_limit_is_clamped_to_the_money(relayed: Relayed) -> None:
+    """Named or not, the limit that goes upstream is what the key affords; below the floor it is 402."""
+    relayed.provider.answers = [whole(RESPONSE)]
+    made = await relayed.door.mint(max_spend_usd=0.003)
+    for limit in ({"max_output_tokens": 50_000}, {}):
+        body = {"model": GPT, "input": "Hi", **limit}
+        assert (await relayed.door.ask("POST", RESPONSES, body, key=made["secret"]))[0] == 200
+    for sent in relayed.provider.bodies:
+        assert 64 <= msgspec.json.decode(sent)["max_output_tokens"] < 650
+    poor = await relayed.door.mint(max_spend_usd=0.0003)
+    status, answer = await relayed.door.ask("POST", RESPONSES, body, key=poor["secret"])
+    assert (status, answer["error"]["code"]) == (402, "key_cap_exceeded")
+
+
+async def test_a_change_of_a_key_counts_from_its_next_request(relayed: Relayed) -> None:
+    """Also for a key that was verified a moment ago and is remembered: its cap, its models, its end."""
+    relayed.provider.answers += [whole(MESSAGE)] * 9
+    made = await relayed.door.mint(max_spend_usd=5)
+    path = f"/v1/keys/{made['id']}"
+
+    async def status() -> int:
+        return (await relayed.post(CLAUDE, made["secret"]))[0]
+
+    async def patch(**fields: Any) -> None:
+        assert (await relayed.door.ask("PATCH", path, fields))[0] == 200
+
+    assert [await status() for _ in range(3)] == [200] * 3
+    await patch(max_spend_usd=0)
+    assert await status() == 402
+    await patch(max_spend_usd=5)
+    assert await status() == 200
+    await patch(allowed_models=[GPT])
+    assert await status() == 403
+    await patch(allowed_models=None)
+    assert [await status() for _ in range(3)] == [200] * 3
+    assert (await relayed.door.ask("DELETE", path))[0] in (200, 204)
+    assert await status() == 401
+    await relayed.settled(rows=7)

@@ -1,6 +1,7 @@
 """The scripted vendor cloud over loopback, with the vendors' own SDKs as its judges."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -165,6 +166,29 @@ async def test_openai_gives_as_many_answers_as_asked(server: ScriptedServer, gpt
     ]
     assert {choice.index for chunk in chunks for choice in chunk.choices} == {0, 1}
     assert all(chunk.usage is None for chunk in chunks)
+
+
+async def test_responses_answers_and_streams(server: ScriptedServer, gpt: openai.AsyncOpenAI) -> None:
+    """Thought, text and calls come as items in both forms; usage and bill agree, cached tokens in the sum."""
+    usage = {"input": 20, "output": 30, "cache_read": 100, "cache_write": 7}
+    asked = script({"thinking": "Hm.", "text": "one two", **CALL, "usage": usage})
+    tool = {"type": "function", "strict": False, **FUNCTION["function"]}
+    given: dict[str, Any] = {"model": "any", "input": asked, "tools": [tool], "store": False}
+    whole = await gpt.responses.create(**given)
+    async with gpt.responses.stream(**given) as stream:
+        events = [event async for event in stream]
+        streamed = await stream.get_final_response()
+    for response in (whole, streamed):
+        assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
+        assert response.output_text == "one two"
+        assert response.usage is not None
+        assert response.usage.input_tokens == 127
+        assert response.usage.input_tokens_details.cached_tokens == 100
+        assert response.usage.output_tokens_details.reasoning_tokens == 1
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [(row["wire"], row["input"], row["cache_write"]) for row in server.bill()["rows"]] == [
+        ("responses", 20, 7)
+    ] * 2
 
 
 async def test_output_stops_at_max_tokens(
@@ -378,3 +402,29 @@ async def test_it_runs_alone_until_a_signal() -> None:
         assert reply.status == 200
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
+
+
+async def test_the_bill_knows_each_call_by_its_callers_name(server: ScriptedServer, claude: Any) -> None:
+    """`x-request-id` names a call on its row, and among the error answers."""
+    for call, step in (("one", {}), ("two", {"status": 529})):
+        with contextlib.suppress(anthropic.APIStatusError):
+            await claude.messages.create(
+                model="m", max_tokens=20, messages=script(step), extra_headers={"x-request-id": call}
+            )
+    bill = server.bill()
+    assert [row["call"] for row in bill["rows"]] == ["one"]
+    assert bill["refusals"] == [{"call": "two", "status": 529}]
+
+
+async def test_a_schema_is_answered_with_json(claude: Any) -> None:
+    """Where a schema is wanted and the script says nothing, the answer is JSON of it."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    answer = await claude.messages.create(
+        model="m",
+        max_tokens=20,
+        messages=script({}),
+        output_config={
+            "format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}
+        },
+    )
+    assert json.loads(answer.content[0].text) == {"n": 1}

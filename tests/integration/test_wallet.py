@@ -24,7 +24,9 @@ from qlaud_actors.usage import Price, Rates, Usage, WorstCase
 
 PRICE = Price(Rates(1_000, 1_000, 1_000, 1_000, 1_000), (), "test/m@2026-11-24")
 """One nano-USD per token, without markup: what a call may cost is its tokens."""
-HOLD_AT = "SELECT * FROM place_hold_v3($1, $2, NULL, NULL, $3, $4, $5)"
+HOLD_AT = """SELECT * FROM place_holds_v1(
+    ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY[NULL::uuid], NULL, ARRAY[$3::bigint], ARRAY[$4::bigint],
+    ARRAY[NULL::bytea], ARRAY[NULL::bigint], $5)"""
 
 
 def call(nanos: int) -> WorstCase:

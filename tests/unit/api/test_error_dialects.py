@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from api.errors import TYPES, error_response, error_type
+from api.errors import error_frame, error_response
 from qlaud_actors.errors import (
+    TYPES,
     Conflict,
     IdempotencyConflict,
     InvalidKey,
@@ -24,6 +25,7 @@ from qlaud_actors.errors import (
     TurnFailed,
     UnknownModel,
     WalletEmpty,
+    error_type,
 )
 
 OWN = "/v1/messages"
@@ -154,3 +156,21 @@ def test_each_status_has_its_own_type() -> None:
         *["invalid_request_error"] * 3,
         *["api_error"] * 4,
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        (b"", 0),
+        (b": keep-alive\n\n", 0),
+        (b'data: {"sequence_number":6}\n\ndata: {"type":"x", "sequence_number": 7, "delta":"y"}\n\n', 8),
+        (b'data: {"sequence_number":7,"delta":"\\"sequence_number\\":99"}\n\n', 8),
+    ],
+)
+def test_an_error_in_a_responses_stream_counts_on(told: bytes, number: int) -> None:
+    """Its fields stand both where the reference and where the SDK looks; no text of a model misleads it."""
+    frame = error_frame(ProviderOverloaded("Later."), "/v1/responses", "r", told)
+    event = msgspec.json.decode(frame.removeprefix(b"event: error\ndata: "))
+    assert event["sequence_number"] == number
+    assert (event["type"], event["code"], event["message"]) == ("error", "provider_overloaded", "Later.")
+    assert event["error"]["type"] == "rate_limit_error"

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.gateway.ask_responses import STATEFUL, ResponsesAsk
 from qlaud_actors.gateway.asks import AnthropicAsk, OpenAIAsk
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -61,6 +62,49 @@ def test_dearer_completions_are_refused(fields: dict[str, Any]) -> None:
     """The same in OpenAI's words, and in those of servers that are like it."""
     with pytest.raises(InvalidRequest):
         gpt(**fields)
+
+
+CACHED = {"type": "input_text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit", "ttl": "12h"}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"service_tier": "flex"},
+        {"prompt_cache_options": {"ttl": "12h"}},
+        {"reasoning": {"mode": "pro"}},
+        {"context_management": [{"type": "compaction", "compact_threshold": 1_000}]},
+        {"tools": [{"type": "web_search"}]},
+        {"tools": [{"type": "computer_use_preview"}]},
+        {"input": [{"role": "user", "content": AUDIO}]},
+        {"input": [{"role": "user", "content": [CACHED]}]},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": [CACHED]}]},
+        {"input": [{"type": "compaction_trigger"}]},
+        {"input": [{"type": "additional_tools", "tools": [{"type": "web_search"}]}]},
+        {"input": [{"id": "msg_1"}]},
+        *({name: "x"} for name in STATEFUL),
+    ],
+)
+def test_dearer_responses_are_refused(fields: dict[str, Any]) -> None:
+    """The same in the Responses dialect, and all that would read or leave something stored."""
+    with pytest.raises(InvalidRequest):
+        ResponsesAsk.of({"model": "m", "input": "Hi", **fields})
+
+
+def test_usual_responses_pass() -> None:
+    """Standard values, functions, items that nobody knows; absent and refused storage are the same."""
+    fields = {
+        "store": False,
+        "previous_response_id": None,
+        "prompt_cache_options": {"mode": "explicit", "ttl": "30m"},
+        "reasoning": {"effort": "low", "mode": "standard"},
+        "tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}],
+        "input": [{"type": "brand_new"}],
+        "max_output_tokens": 16,
+    }
+    ask = ResponsesAsk.of({"model": "m", **fields, "models": ["n"]})
+    assert ask.body == {"model": "m", **fields}
+    assert ask.fallbacks == ["n"]
 
 
 @pytest.mark.parametrize(

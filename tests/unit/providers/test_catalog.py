@@ -149,7 +149,7 @@ def test_a_model_in_two_files_has_two_hosts() -> None:
     sources = {"acme.toml": GOOD, "rival.toml": cheap}
     catalog = Catalog.load({"ACME_API_KEY": "k", "RIVAL_API_KEY": "k"}, sources)
     assert [m.provider.slug for m in catalog.hosts("rival/acme-1")] == ["rival", "acme"]
-    assert catalog.resolve("acme-latest").price.version == "rival/acme-1@2026-11-01"
+    assert catalog.resolve("acme-latest").price.version.startswith("rival/acme-1@2026-11-01#")
     assert Catalog.load({"ACME_API_KEY": "k"}, sources).resolve("acme-1").provider.slug == "acme"
     (offered,) = catalog.models()
     assert offered.provider.slug == "rival"
@@ -173,12 +173,23 @@ def test_a_file_of_the_operator_changes_what_it_names(tmp_path: Path) -> None:
     with capture_logs() as logs:
         catalog = hosts(tmp_path, own, new)
     model = catalog.resolve("acme-latest")
-    assert (model.price.rates.input, model.price.version) == (7, "acme/acme-1@2026-11-24")
+    assert (model.price.rates.input, model.price.version) == (7, "acme/acme-1@2026-11-24#bf53fb79")
     assert (model.context_window, model.display_name) == (100_000, "Acme 1")
     assert model.provider.base_url == "http://10.0.0.5/v1"
     assert catalog.resolve("rival-1").provider.slug == "rival"
     told = [(line["provider"], line["over"], line["models"]) for line in logs]
     assert told == [("acme", "acme.toml", ["acme-1"]), ("rival", None, ["rival-1"])]
+
+
+def test_surfaces_are_the_providers_or_the_models_own(tmp_path: Path) -> None:
+    """A dialect beside the wire is said once for a provider, or otherwise for one of its models."""
+    offering = GOOD.replace('wire = "openai"', 'wire = "openai"\nsurfaces = ["responses"]')
+    assert Catalog.load({}, {"acme.toml": GOOD}).resolve("acme-1").surfaces == ()
+    assert Catalog.load({}, {"acme.toml": offering}).resolve("acme-1").surfaces == ("responses",)
+    (tmp_path / "own.toml").write_text('slug = "acme"\n[[models]]\nslug = "acme-1"\nsurfaces = []')
+    assert Catalog.load({}, {"acme.toml": offering}, tmp_path).resolve("acme-1").surfaces == ()
+    with pytest.raises(CatalogError, match="surfaces"):
+        parse("acme.toml", offering.replace("responses", "telepathy"))
 
 
 def test_a_self_hosted_server_is_a_url_and_a_file(tmp_path: Path) -> None:
@@ -241,7 +252,7 @@ def test_omitted_buckets_cost_what_the_next_dearer_one_costs() -> None:
     model = Catalog.load({}, {"acme.toml": GOOD}).resolve("acme-latest")
     assert model.price.rates == Rates(1_000_000, 5_000_000, 1_000_000, 1_000_000, 1_000_000)
     assert (model.upstream, model.author) == ("acme-1", "Acme")
-    assert model.price.version == "acme/acme-1@2026-11-01"
+    assert model.price.version == "acme/acme-1@2026-11-01#5a0d0ccd"
 
 
 def test_an_unknown_model_is_named_and_cut() -> None:

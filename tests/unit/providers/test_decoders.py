@@ -22,6 +22,7 @@ from qlaud_actors.providers.model import (
 from qlaud_actors.providers.names import ToolNames
 from qlaud_actors.providers.openai_stream import OpenAIDecoder
 from qlaud_actors.providers.reply import ReplyBuilder
+from qlaud_actors.providers.responses_stream import ResponsesDecoder
 from qlaud_actors.providers.wire import StreamDecoder
 from qlaud_actors.usage import Usage
 
@@ -33,6 +34,8 @@ Recorded = Callable[[str], bytes]
 
 def decoder_for(name: str) -> StreamDecoder:
     """A decoder of the wire that the stream's name begins with."""
+    if name.startswith("responses"):
+        return ResponsesDecoder()
     names = ToolNames.of(["linear/search", "get_time"])
     return AnthropicDecoder(names) if name.startswith("anthropic") else OpenAIDecoder(names)
 
@@ -153,7 +156,25 @@ def test_brackets(name: str) -> None:
             "refusal",
             Usage(11, 9),
         ),
+        ("anthropic_no_usage.sse", [{"type": "text", "text": "Local answer"}], "end_turn", Usage()),
         ("openai_no_usage.sse", [{"type": "text", "text": "Local answer"}], "end_turn", Usage()),
+        (
+            "responses_tools.sse",
+            [
+                {"type": "thinking", "thinking": "Zürich first."},
+                {"type": "tool_use", "id": "call_1", "name": "get_time", "input": {"city": "Zürich"}},
+                {"type": "tool_use", "id": "call_2", "name": "get_time", "input": {}},
+            ],
+            "tool_use",
+            Usage(512, 90, cache_read=1024, cache_write_5m=512, reasoning=64),
+        ),
+        (
+            "responses_incomplete.sse",
+            [{"type": "text", "text": "Once upon a time"}],
+            "max_tokens",
+            Usage(20, 16, reasoning=12),
+        ),
+        ("responses_refusal.sse", [{"type": "text", "text": "I cannot."}], "refusal", Usage(9, 3)),
     ],
 )
 def test_answers(name: str, content: list[object], stop_reason: str, usage: Usage) -> None:
@@ -227,6 +248,8 @@ def test_google_extras() -> None:
         ("anthropic_cut.sse", ProviderUnavailable, Usage(2000, 1)),
         ("openai_error_midstream.sse", ProviderOverloaded, Usage()),
         ("openai_cut.sse", ProviderUnavailable, Usage()),
+        ("responses_error_midstream.sse", ProviderOverloaded, Usage()),
+        ("responses_cut.sse", ProviderUnavailable, Usage()),
     ],
 )
 def test_broken_streams(recorded: Recorded, name: str, kind: type[ProviderError], usage: Usage) -> None:
@@ -240,12 +263,20 @@ def test_broken_streams(recorded: Recorded, name: str, kind: type[ProviderError]
         decoder.finish()
 
 
+def test_a_failed_response_tells_its_usage(recorded: Recorded) -> None:
+    """A response that ends as failed is an error, and what it used is final all the same."""
+    decoder = decoder_for("responses")
+    _, error = decode(decoder, [recorded("responses_error_failed.sse")])
+    assert isinstance(error, ProviderUnavailable)
+    assert (decoder.usage, decoder.usage_known) == (Usage(9, 3), True)
+
+
 @pytest.mark.parametrize("name", sorted(set(STREAMS) - BROKEN))
 def test_usage_known(recorded: Recorded, name: str) -> None:
     """After a whole answer its usage is final, unless the server never gave any."""
     decoder = decoder_for(name)
     decode(decoder, [recorded(name)])
-    assert decoder.usage_known is (name != "openai_no_usage.sse")
+    assert decoder.usage_known is ("no_usage" not in name)
 
 
 def test_end_without_the_last_frame(recorded: Recorded) -> None:
@@ -258,7 +289,7 @@ def test_end_without_the_last_frame(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("stream", [b"", b"data: [DONE]\n\n", b"<html>oops</html>\n\n", b": ping\n\n"])
-@pytest.mark.parametrize("name", ["anthropic", "openai"])
+@pytest.mark.parametrize("name", ["anthropic", "openai", "responses"])
 def test_no_answer(name: str, stream: bytes) -> None:
     """A stream without an answer is a fault of the provider."""
     _, error = decode(decoder_for(name), [stream])
@@ -276,6 +307,10 @@ def test_no_answer(name: str, stream: bytes) -> None:
         b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}',
         b'{"type":"content_block_stop","index":0}',
         b'{"type":"message_start","message":3}',
+        b'{"type":"response.completed","response":3}',
+        b'{"type":"response.completed","response":{"usage":{"input_tokens":"x"}}}',
+        b'{"type":"response.output_item.added","item":[]}',
+        b'{"type":"response.output_text.delta","output_index":[],"delta":"x"}',
         b'{"choices":3}',
         b'{"choices":[3]}',
         b'{"choices":[{"delta":{"tool_calls":[{"index":[]}]}}]}',
@@ -283,12 +318,12 @@ def test_no_answer(name: str, stream: bytes) -> None:
 )
 def test_malformed(data: bytes) -> None:
     """Nothing that a provider sends can raise anything but a provider's error."""
-    for name in ("anthropic", "openai"):
+    for name in ("anthropic", "openai", "responses"):
         _, error = decode(decoder_for(name), [b"data: " + data + b"\n\n"])
         assert type(error) is ProviderUnavailable
 
 
-@pytest.mark.parametrize("name", ["anthropic_text.sse", "openai_text.sse"])
+@pytest.mark.parametrize("name", ["anthropic_text.sse", "openai_text.sse", "responses_refusal.sse"])
 def test_after_the_end(recorded: Recorded, name: str) -> None:
     """What a server still says after the end changes nothing."""
     events, error = decode(decoder_for(name), [recorded(name), b"data: [DONE]\n\ndata: {\n\n"])

@@ -17,6 +17,8 @@ CATALOG = Catalog.load({})
 HAIKU = CATALOG.resolve("claude-haiku-4-5")
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
 
+CLOSED = {"type": "object", "additionalProperties": False}
+
 
 def read(messages: list[Any], model: Model = HAIKU, **fields: Any) -> ModelRequest:
     body = {"model": "m", "messages": messages, **fields}
@@ -71,6 +73,27 @@ def test_pictures_and_files_become_sources() -> None:
     ]
 
 
+def test_cache_marks_stay() -> None:
+    """A mark stays on its part; one inside a tool's result moves to the result, where Claude wants it."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    marked = {"type": "text", "text": "Hi", **mark}
+    request = read(
+        [
+            {"role": "system", "content": [marked]},
+            {"role": "user", "content": [marked]},
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": [marked]},
+        ],
+        tools=[{"type": "function", "function": {"name": "f"}, **mark}],
+    )
+    assert request.system == [marked]
+    assert request.messages[0].content == [marked]
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "Hi"}]}
+    assert request.messages[2].content == [{**result, **mark}]
+    assert request.tools[0].extra == mark
+
+
 def test_parameters_take_anthropics_names() -> None:
     """Stops, user, choice and schema; a plain JSON wish becomes a sentence."""
     tool = {"type": "function", "function": {"name": "f", "strict": True}}
@@ -93,10 +116,10 @@ def test_parameters_take_anthropics_names() -> None:
             "metadata": {"user_id": "u1"},
             "temperature": 0.5,
             "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
-            "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+            "output_config": {"format": {"type": "json_schema", "schema": CLOSED}},
         }.items()
     )
-    assert request.tools[0].input_schema == {"type": "object", "properties": {}}
+    assert request.tools[0].input_schema == {**CLOSED, "properties": {}}
     assert request.tools[0].extra == {"strict": True}
     assert read(user, response_format={"type": "json_object"}).system == JSON_ONLY
 

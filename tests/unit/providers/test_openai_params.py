@@ -49,12 +49,14 @@ def test_tools(ask: Ask, model: MakeModel, choice: dict[str, Any], fields: dict[
     ]
 
 
-def test_strict_tool(model: MakeModel) -> None:
-    """A tool that the caller declared strict is strict here, too."""
-    tool = ToolSpec("a", "b", {"type": "object"}, {"strict": True, "cache_control": {"type": "ephemeral"}})
+@pytest.mark.parametrize("closed", [True, False])
+def test_strict_tool(model: MakeModel, closed: bool) -> None:
+    """A tool that the caller declared strict is strict here, too, where its schema allows that."""
+    schema = {"type": "object", "additionalProperties": not closed}
+    tool = ToolSpec("a", "b", schema, {"strict": True, "cache_control": {"type": "ephemeral"}})
     request = ModelRequest("m", (Message("user", "Hi"),), 10, tools=(tool,))
     function = body_of(request, model())["tools"][0]["function"]
-    assert function["strict"] is True
+    assert function["strict"] is closed
     assert "cache_control" not in function
 
 
@@ -100,7 +102,7 @@ def test_strict_tool(model: MakeModel) -> None:
                 "max_tokens": 1000,
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "output", "schema": {"type": "object"}, "strict": True},
+                    "json_schema": {"name": "output", "schema": {"type": "object"}, "strict": False},
                 },
             },
         ),

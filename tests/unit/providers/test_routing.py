@@ -2,7 +2,7 @@
 
 import pytest
 
-from qlaud_actors.errors import ScopeMissing, UnknownModel
+from qlaud_actors.errors import PriceUnknown, ScopeMissing, UnknownModel
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.model import Model
 from qlaud_actors.providers.routing import candidates
@@ -103,3 +103,21 @@ def test_a_key_reaches_only_what_it_may_use(catalog: Catalog) -> None:
     assert named(found) == ["b/big", "c/big", "a/big", "a/small"]
     with pytest.raises(ScopeMissing):
         candidates(catalog, "big", everyone, allowed=lambda slug: slug == "small")
+
+
+def test_an_unpriced_host_is_asked_where_no_other_is() -> None:
+    """Failing over from a price to none is not possible; a limited key is never led there."""
+    row = ROW.format(slug="small", price=0, fallbacks=[]).replace("price = { input = 0, output = 0 }\n", "")
+    own = row.replace("small", "mine").replace("fallbacks = []", 'fallbacks = ["other"]')
+    sources = {**SOURCES, "d.toml": provider("d") + row + own}
+    catalog = Catalog.load({**KEYS, "D_API_KEY": "k"}, sources)
+    assert named(candidates(catalog, "small", everyone)) == ["a/small"]
+    assert named(candidates(catalog, "mine", everyone)) == ["d/mine", "c/other"]
+    alone = Catalog.load({"D_API_KEY": "k"}, sources)
+    assert named(candidates(alone, "small", everyone)) == ["d/small"]
+    for slug, found in (("mine", catalog), ("small", alone)):
+        with pytest.raises(PriceUnknown) as refused:
+            candidates(found, slug, everyone, limited=True)
+        assert (refused.value.status, refused.value.code) == (400, "price_unknown")
+    assert named(candidates(catalog, "other", everyone, ["mine"], limited=True)) == ["c/other"]
+    assert named(candidates(catalog, "small", everyone, ["mine"], limited=True)) == ["a/small"]

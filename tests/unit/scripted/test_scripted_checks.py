@@ -1,10 +1,10 @@
-"""What both vendors refuse, in the words clients look for."""
+"""What the vendors refuse, in the words clients look for."""
 
 from typing import Any
 
 import pytest
 
-from qlaud_actors.scripted import anthropic_checks, openai_checks
+from qlaud_actors.scripted import anthropic_checks, openai_checks, responses_checks
 from qlaud_actors.scripted.anthropic_pairs import sign
 from qlaud_actors.scripted.refusal import Refusal
 
@@ -31,6 +31,18 @@ def assistant(*blocks: dict[str, Any]) -> dict[str, Any]:
 
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": sign("hm")}
 BUDGET = {"type": "enabled", "budget_tokens": 1_024}
+CLOSED = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def picture(**source: Any) -> dict[str, Any]:
+    """A message that shows one."""
+    right = {"type": "base64", "media_type": "image/png", "data": "QUJD"}
+    return user({"type": "image", "source": {**right, **source}})
+
+
+def formatted(schema: Any) -> dict[str, Any]:
+    """The field that asks for output of a schema."""
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +58,8 @@ BUDGET = {"type": "enabled", "budget_tokens": 1_024}
         anthropic(
             system=[{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}], temperature=1
         ),
+        anthropic(picture(), **formatted(CLOSED)),
+        anthropic(user({"type": "image", "source": {"type": "url", "url": "https://x.example/1.png"}})),
     ],
 )
 def test_anthropic_lets_good_requests_pass(body: dict[str, Any]) -> None:
@@ -114,6 +128,16 @@ def test_anthropic_lets_good_requests_pass(body: dict[str, Any]) -> None:
             ),
             "Found 5",
         ),
+        (anthropic(picture(type="inline")), "messages.0.content.0.image.source: Input tag"),
+        (anthropic(picture(media_type="image/bmp")), "image.source.base64.media_type: Input should be"),
+        (anthropic(picture(data="%")), "image.source.base64.data: Input should be a valid base64"),
+        (anthropic(picture(type="url", url="http://x.example/1")), "Only HTTPS URLs are supported"),
+        (anthropic(output_config=3), "output_config: Input should be a valid dictionary"),
+        (anthropic(output_config={"format": {"type": "json_object"}}), "Input tag should be 'json_schema'"),
+        (anthropic(**formatted(None)), "output_config.format.schema: Field required"),
+        (anthropic(**formatted({"type": "object"})), "'additionalProperties' must be explicitly set"),
+        (anthropic(**formatted({"type": "integer", "minimum": 1})), "property 'minimum' is not supported"),
+        (anthropic(**formatted({"type": "array", "minItems": 2})), "other than 0 or 1 are not supported"),
     ],
 )
 def test_anthropic_refuses(body: object, words: str) -> None:
@@ -140,6 +164,16 @@ def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
+def shown(url: Any, **fields: Any) -> dict[str, Any]:
+    """A message with a picture."""
+    return user({"type": "image_url", "image_url": {"url": url}, **fields})
+
+
+def strictly(schema: Any) -> dict[str, Any]:
+    """The format of a schema that is to be kept strictly."""
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -149,6 +183,8 @@ def named(name: str) -> dict[str, Any]:
             tools=[FUNCTION], tool_choice=named("get"), stream=True, stream_options={"include_usage": True}
         ),
         openai(max_completion_tokens=5, n=2, stop=["x"]),
+        openai(shown("data:image/png;base64,QUJD"), response_format=strictly(CLOSED)),
+        openai(shown("https://x.example/1.png"), response_format={"type": "json_object"}),
     ],
 )
 def test_openai_lets_good_requests_pass(body: dict[str, Any]) -> None:
@@ -183,6 +219,29 @@ def test_openai_lets_good_requests_pass(body: dict[str, Any]) -> None:
         (openai(max_tokens=0), "integer below minimum value", "max_tokens"),
         (openai(max_tokens=1, max_completion_tokens=1), "at the same time", "max_tokens"),
         (openai(stream_options={}), "only allowed when 'stream' is enabled", "stream_options"),
+        (
+            openai(shown("https://x.example/1.png", cache_control={})),
+            "Unknown parameter",
+            "messages.[0].content.cache_control",
+        ),
+        (openai(shown("data:image/bmp;base64,QUJD")), "unsupported image", "messages.[0].content"),
+        (openai(shown(None)), "expected a string", "messages.[0].content"),
+        (openai(response_format="json"), "Invalid value for 'response_format'", "response_format"),
+        (
+            openai(response_format={"type": "json_schema"}),
+            "Missing required parameter",
+            "response_format.json_schema",
+        ),
+        (
+            openai(response_format=strictly({"type": "object"})),
+            "In context=(), 'additionalProperties' is required",
+            "response_format",
+        ),
+        (
+            openai(response_format=strictly({**CLOSED, "properties": {"a": {}}})),
+            "an array including every key in properties. Missing 'a'.",
+            "response_format",
+        ),
     ],
 )
 def test_openai_refuses(body: dict[str, Any], words: str, param: str) -> None:
@@ -192,3 +251,55 @@ def test_openai_refuses(body: dict[str, Any], words: str, param: str) -> None:
     assert caught.value.status == 400
     assert words in caught.value.message
     assert caught.value.param == param
+
+
+def responses(*items: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A Responses request; a greeting unless told otherwise."""
+    return {"model": "m", "input": list(items or (HELLO,)), "store": False, **fields}
+
+
+R_CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "get", "arguments": "{}"}
+R_OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "12"}
+R_THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAAx"}
+R_TOOL = {"type": "function", "name": "get", "parameters": {"type": "object"}, "strict": True}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "m", "input": "Hi"},
+        responses({"role": "developer", "content": "x"}, HELLO, R_THOUGHT, R_CALL, R_OUTPUT, HELLO),
+        responses(tools=[R_TOOL], tool_choice={"type": "function", "name": "get"}, stream=True),
+    ],
+)
+def test_responses_lets_good_requests_pass(body: dict[str, Any]) -> None:
+    """Histories with thoughts and calls, and forced tools, are fine."""
+    responses_checks.check(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"model": "m"}, "Missing required parameter: 'input'."),
+        (responses(messages=[]), "Unknown parameter: 'messages'."),
+        (responses({**R_CALL, "extra_content": 1}, R_OUTPUT), "Unknown parameter: 'input[0].extra_content'."),
+        (responses(max_output_tokens=15), "Expected a value >= 16, but got 15"),
+        (responses({"role": "bot", "content": "x"}), "Supported values are"),
+        (responses(user({"type": "output_text", "text": "x"})), "Supported values are"),
+        (responses({**HELLO, "id": "chatcmpl-1"}), "Expected an ID that begins with 'msg'"),
+        (responses(HELLO, R_CALL), "No tool output found for function call call_1"),
+        (responses(HELLO, R_OUTPUT), "No tool call found for function call output with call_id call_1"),
+        (responses({**R_THOUGHT, "encrypted_content": "qlaud1:x"}), "could not be verified"),
+        (responses({"type": "reasoning", "id": "rs_1", "summary": []}), "Items are not persisted"),
+        (responses({"type": "brand_new"}), "Invalid value: 'brand_new'"),
+        (responses(tools=[{**R_TOOL, "name": "linear/list"}]), "string does not match pattern"),
+        (responses(tool_choice={"type": "function", "name": "x"}), "Tool choice 'x' not found"),
+        (responses(text={"format": {"type": "json_schema", "schema": {}}}), "'text.format.name'"),
+    ],
+)
+def test_responses_refuses(body: dict[str, Any], words: str) -> None:
+    """Each fault is a 400 with the vendor's words."""
+    with pytest.raises(Refusal) as caught:
+        responses_checks.check(body)
+    assert caught.value.status == 400
+    assert words in caught.value.message

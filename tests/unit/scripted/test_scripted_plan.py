@@ -80,6 +80,12 @@ def test_counts_of_a_script_replace_the_counted_ones() -> None:
     assert played(plan, view(copies=3)).usage().output == 300
 
 
+@pytest.mark.parametrize(("only", "met"), [(None, True), ("m", True), ("wxyz", True), ("other", False)])
+def test_a_fault_may_be_one_vendors_own(only: str | None, *, met: bool) -> None:
+    """It concerns a model, or whoever is asked with a key that ends so."""
+    assert Fault(status=500, only=only).concerns("m", "sk-wxyz") == met
+
+
 @pytest.mark.parametrize(("times", "seen", "fails"), [(None, 9, True), (2, 1, True), (2, 2, False)])
 def test_a_fault_with_times_is_used_up(times: int | None, seen: int, *, fails: bool) -> None:
     """Without `times` it happens always, with it only to the first ones."""

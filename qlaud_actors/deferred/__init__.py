@@ -1,0 +1,1 @@
+"""Jobs: requests to a model that are answered later."""
