@@ -6,6 +6,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from dramatiq.brokers.redis import RedisBroker
 from redis.asyncio import Redis
@@ -119,35 +120,24 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open all, in order; close all, in reverse. Raises SettingsError when an address is missing."""
     database_url, redis_url = _required(settings)
     async with contextlib.AsyncExitStack() as stack:
-        pool = await open_pool(database_url, max_size=settings.database_pool_size)
-        stack.push_async_callback(pool.close)
-        lease_pool = await open_pool(database_url, min_size=0, max_size=1)
-        stack.push_async_callback(lease_pool.close)
+        pool = _kept(stack, await open_pool(database_url, max_size=settings.database_pool_size))
+        lease_pool = _kept(stack, await open_pool(database_url, min_size=0, max_size=1))
         redis = open_redis(redis_url)
         stack.push_async_callback(redis.aclose)
         broker = jobs.make_broker(redis_url)
         stack.callback(broker.close)
-        client = open_client()
-        stack.push_async_callback(client.close)
-        webhooks = open_guarded_session(settings.allow_private_webhooks)
-        stack.push_async_callback(webhooks.close)
+        client = _kept(stack, open_client())
+        webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
-        prices = PriceFollower(pool, catalog.prices, settings.price_poll_seconds)
-        await prices.start()
-        stack.push_async_callback(prices.close)
-        publisher, bus = Publisher(redis), Bus(redis)
-        await publisher.start()
-        stack.push_async_callback(publisher.close)
-        await bus.start()
-        stack.push_async_callback(bus.close)
-        caller = Caller(client, catalog)
-        fallback = Fallback(RetryPolicy(settings.provider_attempts))
+        prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
+        publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
+        for started in (prices, publisher, bus):
+            await started.start()
+        caller, fallback = Caller(client, catalog), Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
-        money = GroupCommit(pool, process)
-        stack.push_async_callback(money.close)
-        relay = Relay(Admission(money, catalog, caller, fallback, settings.markup_bps))
-        stack.push_async_callback(relay.close)
+        money = _kept(stack, GroupCommit(pool, process))
+        relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
         yield Services(
             settings=settings,
             pool=pool,
@@ -167,6 +157,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             prices=prices,
             known_keys=KnownKeys(pool),
         )
+
+
+class _Closable(Protocol):
+    async def close(self) -> Any: ...
+
+
+C = TypeVar("C", bound=_Closable)
+
+
+def _kept(stack: contextlib.AsyncExitStack, resource: C) -> C:
+    """Close it with the stack."""
+    stack.push_async_callback(resource.close)
+    return resource
 
 
 def open_redis(url: str) -> Redis:

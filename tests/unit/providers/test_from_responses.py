@@ -103,7 +103,8 @@ def test_parameters_reach_claude_in_its_words() -> None:
     assert body["tools"][0]["name"] == "f"
     assert body["tool_choice"] == {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
     assert body["metadata"] == {"user_id": "u1"}
-    assert body["output_config"]["format"] == {"type": "json_schema", "schema": {"type": "object"}}
+    closed = {"type": "object", "additionalProperties": False}  # what strict means to both vendors
+    assert body["output_config"]["format"] == {"type": "json_schema", "schema": closed}
     thinking = read("Hi", reasoning={"effort": "low"}).params["thinking"]
     assert thinking == {"type": "enabled", "budget_tokens": 4_096}
     assert read("Hi", text={"format": {"type": "json_object"}}).system == JSON_ONLY
@@ -127,7 +128,7 @@ def test_parameters_reach_chat_servers_in_theirs() -> None:
     assert body["tools"][0]["function"] == {
         "name": "f",
         "description": "",
-        "parameters": {"type": "object", "properties": {}},
+        "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
         "strict": True,
     }
 
