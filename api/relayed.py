@@ -9,11 +9,11 @@ from api.context import REQUEST_ID, caller, services
 from api.errors import error_frame
 from api.middleware import authenticate_again
 from api.sse import HEADERS, HEARTBEAT
-from qlaud_actors import metrics
+from qlaud_actors import log, metrics
 from qlaud_actors.billing.model import KeyChanged
 from qlaud_actors.errors import QlaudError
 from qlaud_actors.gateway.asks import Ask
-from qlaud_actors.gateway.relay import Carriage
+from qlaud_actors.gateway.relay import Carriage, Whole
 
 
 async def relayed(
@@ -34,17 +34,21 @@ async def relayed(
 async def _carried(request: web.Request, ask: Ask, content_type: str) -> web.StreamResponse:
     hub, key = services(request), caller(request)
     async with hub.limits.admit(key, hub.relay.admission.tokens(key, ask)) as admitted:
+        if not ask.stream:
+            whole = Whole(key, ask)
+            try:
+                await hub.relay.whole(whole)
+            finally:
+                admitted.used = whole.tokens_used
+            charset = "; charset=utf-8" if content_type.startswith("text/") else ""
+            headers = {"content-type": content_type + charset, **admitted.headers, **_told(whole)}
+            return web.Response(body=whole.body, headers=headers)
         carriage = hub.relay.start(key, ask)
-        chunks = carriage.chunks(hub.settings.heartbeat_seconds)
         try:
-            if ask.stream:
-                write = _sound if content_type.startswith("audio/") else _stream
-                headers = {**admitted.headers, "content-type": content_type}
-                return await write(request, carriage, chunks, headers)
-            body = b"".join([chunk async for chunk in chunks if chunk])
-            headers = {**admitted.headers, **carriage.headers()}
-            charset = "utf-8" if content_type.startswith("text/") else None
-            return web.Response(body=body, content_type=content_type, charset=charset, headers=headers)
+            chunks = carriage.chunks(hub.settings.heartbeat_seconds)
+            write = _sound if content_type.startswith("audio/") else _stream
+            headers = {**admitted.headers, "content-type": content_type}
+            return await write(request, carriage, chunks, headers)
         finally:
             carriage.leave()
             admitted.used = carriage.tokens_used
@@ -54,7 +58,7 @@ async def _stream(
     request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
 ) -> web.StreamResponse:
     first = await anext(chunks, b"")
-    response = web.StreamResponse(headers={**headers, **HEADERS, **carriage.headers()})
+    response = web.StreamResponse(headers={**headers, **HEADERS, **_told(carriage)})
     metrics.STREAMS_OPEN.inc()
     try:
         with contextlib.suppress(ConnectionResetError):
@@ -79,7 +83,7 @@ async def _sound(
     """Bytes as they come. Nothing else can be said among them: what goes wrong ends the connection."""
     sound = (chunk async for chunk in chunks if chunk)
     first = await anext(sound, b"")
-    response = web.StreamResponse(headers={**headers, **carriage.headers()})
+    response = web.StreamResponse(headers={**headers, **_told(carriage)})
     metrics.STREAMS_OPEN.inc()
     try:
         with contextlib.suppress(ConnectionResetError):
@@ -91,3 +95,11 @@ async def _sound(
     finally:
         metrics.STREAMS_OPEN.dec()
     return response
+
+
+def _told(carriage: Carriage) -> dict[str, str]:
+    """The headers of an answer; whose answer it is stands in the request's log line too."""
+    if carriage.ticket is not None:
+        model = carriage.ticket.model
+        log.bind(model=model.slug, provider=model.provider.slug)
+    return carriage.headers()

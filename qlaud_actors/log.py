@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import lru_cache
 from threading import Lock
 from typing import Any, BinaryIO
 
@@ -121,10 +122,14 @@ def _add_context(_logger: Any, _method: str, event: Any) -> Any:
 
 def _add_time(_logger: Any, _method: str, event: Any) -> Any:
     """ISO 8601, UTC, to the microsecond."""
-    now = time.time()
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    event["timestamp"] = f"{seconds}.{int(now * 1_000_000) % 1_000_000:06d}Z"
+    seconds, micros = divmod(time.time_ns() // 1_000, 1_000_000)
+    event["timestamp"] = f"{_to_the_second(seconds)}.{micros:06d}Z"
     return event
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _as_json(_logger: Any, _method: str, event: Any) -> bytes:

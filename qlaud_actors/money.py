@@ -41,7 +41,7 @@ def nanos_to_micros(nanos: int) -> int:
 
 def nanos_to_usd(nanos: int) -> float:
     """Dollars for display; exact to the float's 15 digits."""
-    return float(Decimal(nanos) / NANOS_PER_USD)
+    return nanos / NANOS_PER_USD  # of two integers: rounded once
 
 
 def format_usd(nanos: int) -> str:

@@ -7,7 +7,7 @@ in `units`, by name, and is in no other bucket.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
 from qlaud_actors.money import BASIS_POINTS, PICOS_PER_NANO, charge_nanos
@@ -123,6 +123,8 @@ class Price:
     def dearest(self, input_bound: int) -> Rates:
         """Rates no cheaper in any bucket than whatever a call of at most this input can be billed at."""
         reachable = [self.rates, *(t.rates for t in self.tiers if input_bound > t.above_input_tokens)]
+        if len(reachable) == 1:
+            return self.rates
         return Rates(*(max(getattr(r, f.name) for r in reachable) for f in fields(Rates)))
 
 
@@ -143,7 +145,7 @@ class WorstCase:
 
     def with_max_tokens(self, max_tokens: int) -> "WorstCase":
         """The same call asking for another number of output tokens."""
-        return replace(self, max_tokens=max_tokens)
+        return WorstCase(self.price, self.input_bound, max_tokens, self.markup_bps, self.units)
 
     def affordable_tokens(self, nanos: int) -> int:
         """The largest `max_tokens` whose worst case fits into `nanos` (0 when the input does not)."""

@@ -54,8 +54,7 @@ class GroupCommit:
         remembered: Remembered | None = None,
     ) -> Hold:
         """As `meter.hold`. Raises SpendCapReached, WalletEmpty; KeyChanged for a remembered key."""
-        least = meter.least_nanos(worst, floor_tokens)
-        wanted = Wanted(call_id, key_id, worst, least, remembered=remembered)
+        wanted = meter.wanting(call_id, key_id, worst, floor_tokens, remembered=remembered)
         try:
             return meter.granted(wanted, await self._holds.add(wanted))
         except (asyncio.CancelledError, *ConnectionLost):

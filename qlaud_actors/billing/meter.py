@@ -12,7 +12,16 @@ from collections.abc import Sequence
 import msgspec
 
 from qlaud_actors import metrics
-from qlaud_actors.billing.model import Attempted, Charge, Hold, KeyChanged, Refused, Settlement, Wanted
+from qlaud_actors.billing.model import (
+    Attempted,
+    Charge,
+    Hold,
+    KeyChanged,
+    Refused,
+    Remembered,
+    Settlement,
+    Wanted,
+)
 from qlaud_actors.db.pool import Connection, Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import BudgetRefused, SpendCapReached, TurnBudgetReached, WalletEmpty
@@ -39,7 +48,7 @@ async def hold(
     The answer's `max_tokens` is what key and wallet afford. `owner` is the process that makes the call,
     where no turn does. Raises SpendCapReached, WalletEmpty.
     """
-    wanted = Wanted(call_id or new_uuid(), key_id, worst, least_nanos(worst, floor_tokens), turn_id)
+    wanted = wanting(call_id or new_uuid(), key_id, worst, floor_tokens, turn_id)
     (row,) = await place_holds(rows, owner, [wanted])
     return granted(wanted, row)
 
@@ -53,7 +62,7 @@ async def place_holds(rows: Rows, owner: uuid.UUID | None, wanted: Sequence[Want
         [one.key_id for one in wanted],
         [one.turn_id for one in wanted],
         owner,
-        [one.worst.nanos() for one in wanted],
+        [one.nanos for one in wanted],
         [one.least_nanos for one in wanted],
         [known.secret_hash if known else None for known in remembered],
         [known.version if known else None for known in remembered],
@@ -72,16 +81,24 @@ async def change_hold(
     owner: uuid.UUID | None = None,
 ) -> Hold:
     """As `hold`, instead of what the call holds for another candidate; when refused it holds nothing."""
-    wanted = Wanted(call_id, key_id, worst, least_nanos(worst, floor_tokens), turn_id)
-    nanos = worst.nanos(), wanted.least_nanos
+    wanted = wanting(call_id, key_id, worst, floor_tokens, turn_id)
+    nanos = wanted.nanos, wanted.least_nanos
     row = await rows.fetchrow(QUERIES.change_hold, call_id, key_id, turn_id, owner, *nanos)
     assert row is not None
     return granted(wanted, row)
 
 
-def least_nanos(worst: WorstCase, floor_tokens: int) -> int:
-    """What the shortest answer costs at most that is worth paying for."""
-    return worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
+def wanting(
+    call_id: uuid.UUID,
+    key_id: uuid.UUID,
+    worst: WorstCase,
+    floor_tokens: int,
+    turn_id: uuid.UUID | None = None,
+    remembered: Remembered | None = None,
+) -> Wanted:
+    """What a call wants held, and the least: what the shortest answer costs that is worth paying for."""
+    least = worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
+    return Wanted(call_id, key_id, worst, worst.nanos(), least, turn_id, remembered)
 
 
 def granted(wanted: Wanted, row: Record) -> Hold:
@@ -94,7 +111,9 @@ def granted(wanted: Wanted, row: Record) -> Hold:
         raise refusal(Refused(needed_nanos=wanted.least_nanos, **figures))
     limit: int | None = row["limit_nanos"]
     left = None if limit is None else limit - row["spent_nanos"] - row["held_nanos"]
-    return Hold(wanted.call_id, amount, wanted.worst.affordable_tokens(amount), left)
+    worst = wanted.worst
+    afforded = worst.max_tokens if amount == wanted.nanos else worst.affordable_tokens(amount)
+    return Hold(wanted.call_id, amount, afforded, left)
 
 
 async def settle(connection: Connection, call_id: uuid.UUID, charge: Charge) -> Settlement | None:

@@ -27,6 +27,7 @@ class Wanted:
     call_id: uuid.UUID
     key_id: uuid.UUID
     worst: WorstCase
+    nanos: int
     least_nanos: int
     turn_id: uuid.UUID | None = None
     remembered: Remembered | None = None

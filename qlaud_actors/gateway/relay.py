@@ -1,5 +1,5 @@
-"""Carries requests to providers and answers back. Each is a task of the service, not of its client:
-a client that leaves, or a handler that is cancelled, never loses a settlement.
+"""Carries requests to providers and answers back. A client that leaves, or a handler that is cancelled,
+never loses a settlement: a streamed answer is read by a task of the service, not of its client.
 """
 
 import asyncio
@@ -31,19 +31,6 @@ class Carriage:
         self.key = key
         self.ask = ask
         self.ticket: Ticket | None = None
-        self.pipe = Pipe(self._detach)
-        self._deadline: asyncio.Timeout | None = None
-
-    def chunks(self, silence: float) -> AsyncIterator[bytes | None]:
-        """The answer's bytes; None after so many seconds of silence. Raises QlaudError.
-
-        Everything is settled before the last bytes are given.
-        """
-        return self.pipe.read(silence)
-
-    def leave(self) -> None:
-        """The client reads no more; the provider is still read, and billed."""
-        self.pipe.leave()
 
     def headers(self) -> dict[str, str]:
         """What is told beside the answer, as far as it is known by now."""
@@ -65,13 +52,55 @@ class Carriage:
 
     async def pass_on(self, ticket: Ticket) -> None:
         """Read the provider to its end; the last bytes leave when their bill is written."""
+        async with aclosing(ticket.call.events()) as pieces:
+            async for piece in pieces:
+                if ticket.ended:
+                    await ticket.settle(200)
+                await self.take(piece)
+
+    async def take(self, piece: bytes) -> None:
+        """A piece of the answer has come."""
+        raise NotImplementedError
+
+
+class Whole(Carriage):
+    """One whose answer is wanted in one body."""
+
+    body = b""
+
+    async def take(self, piece: bytes) -> None:
+        """Mostly there is one."""
+        self.body += piece
+
+
+class Streamed(Carriage):
+    """One whose answer is wanted as it comes."""
+
+    def __init__(self, key: ApiKey, ask: Ask) -> None:
+        super().__init__(key, ask)
+        self.pipe = Pipe(self._detach)
+        self._deadline: asyncio.Timeout | None = None
+
+    def chunks(self, silence: float) -> AsyncIterator[bytes | None]:
+        """The answer's bytes; None after so many seconds of silence. Raises QlaudError.
+
+        Everything is settled before the last bytes are given.
+        """
+        return self.pipe.read(silence)
+
+    def leave(self) -> None:
+        """The client reads no more; the provider is still read, and billed."""
+        self.pipe.leave()
+
+    async def take(self, piece: bytes) -> None:
+        """Waits while the client is behind."""
+        await self.pipe.put(piece)
+
+    async def pass_on(self, ticket: Ticket) -> None:
+        """Not for ever when the client has left."""
         try:
             async with asyncio.timeout(DETACHED_SECONDS if self.pipe.left else None) as self._deadline:
-                async with aclosing(ticket.call.events()) as pieces:
-                    async for piece in pieces:
-                        if ticket.ended:
-                            await ticket.settle(200)
-                        await self.pipe.put(piece)
+                await super().pass_on(ticket)
         finally:
             self._deadline = None
 
@@ -88,11 +117,25 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def start(self, key: ApiKey, ask: Ask) -> Carriage:
-        """Carry a request. Raises ServiceUnavailable while the process ends."""
+    async def whole(self, carriage: Whole) -> None:
+        """Carry a request whose answer is wanted in one body, within the caller's own task: that is not
+        cancelled when a client leaves, and when it is cancelled the call is settled all the same.
+
+        Raises QlaudError; ServiceUnavailable while the process ends.
+        """
         if self._closing:
             raise ServiceUnavailable
-        carriage = Carriage(key, ask)
+        carriage.ticket = await self.admission.admit(carriage.key, carriage.ask)
+        if error := await self._answer(carriage, carriage.ticket):
+            raise error
+
+    def start(self, key: ApiKey, ask: Ask) -> Streamed:
+        """Carry a request whose answer is wanted as it comes. Raises ServiceUnavailable while the process
+        ends.
+        """
+        if self._closing:
+            raise ServiceUnavailable
+        carriage = Streamed(key, ask)
         task = asyncio.create_task(self._carry(carriage))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -108,7 +151,7 @@ class Relay:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
 
-    async def _carry(self, carriage: Carriage) -> None:
+    async def _carry(self, carriage: Streamed) -> None:
         error: QlaudError | None = None
         try:
             ticket = carriage.ticket = await self.admission.admit(carriage.key, carriage.ask)

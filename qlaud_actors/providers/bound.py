@@ -34,6 +34,8 @@ VENDOR_TOOL_TOKENS = 8_000
 (Anthropic documents some 250 to 1,300 for each, November 2026).
 """
 
+_spelled = json.JSONEncoder(default=str).encode
+
 BYTES_PER_TOKEN = 4
 """Of ordinary text: for estimates only."""
 
@@ -126,4 +128,4 @@ def _bytes(text: str) -> int:
 
 
 def _json_bytes(value: Any) -> int:
-    return len(json.dumps(value, default=str))
+    return 2 if value == {} else len(_spelled(value))

@@ -20,6 +20,9 @@ from qlaud_actors.providers.wire import StreamDecoder
 from qlaud_actors.usage import Usage
 
 _FRAME = re.compile(rb".*?(?:\n\n|\r\n\r\n)", re.DOTALL)
+_WRITTEN = ("content", "choices", "output")
+"""Where an answer in one body has what the model wrote, by wire."""
+
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -86,9 +89,11 @@ class Passage(Exchange[bytes]):
             usage = self._wire.usage(answer.get("usage"))
         except (ValueError, TypeError, AttributeError) as error:
             raise ProviderUnavailable("The provider sent an answer that cannot be read.") from error
-        self.output_characters = len(body)
         if usage is not None:
             self.usage, self.usage_known = usage, True
+        else:
+            written = [answer.get(name) for name in _WRITTEN]
+            self.output_characters = len(msgspec.json.encode(written))
         self.ended = True
         return body
 

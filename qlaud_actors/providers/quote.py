@@ -24,12 +24,15 @@ class Quote:
 
     def clamped(self, max_tokens: int) -> ModelRequest:
         """The request with what was granted for all copies together."""
+        if max_tokens == self.worst.max_tokens:
+            return self.request
         return replace(self.request, max_tokens=max_tokens // self.copies)
 
 
 def quote(request: ModelRequest, model: Model, markup_bps: int, copies: int = 1) -> Quote:
     """The offer of a model that writes text. Raises InvalidRequest for a budget that is no number."""
-    request = replace(request, max_tokens=min(request.max_tokens, model.max_output_tokens))
+    if request.max_tokens > model.max_output_tokens:
+        request = replace(request, max_tokens=model.max_output_tokens)
     worst = WorstCase(model.price, input_bound(request, model), request.max_tokens * copies, markup_bps)
     return Quote(model, request, worst, _floor(request, model) * copies, copies)
 

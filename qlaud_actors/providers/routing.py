@@ -47,6 +47,8 @@ def candidates(
         _require_price(groups[0])
         groups = [hosts for hosts in groups if not hosts or hosts[0].priced]
     found = [host for hosts in groups for host in hosts]
+    if len(found) == 1:
+        return tuple(found)
     unique = tuple(dict.fromkeys(found)) or first[:1]
     return tuple(sorted(unique, key=lambda host: not healthy(host)))
 

@@ -593,6 +593,7 @@ def jobs() -> list[Row]:
         {"body": {**asked, "messages": "hi"}},
         {"body": {**asked, "service_tier": "priority"}},
         {"endpoint": "/v1/chat/completions", "body": {**asked, "n": "2"}},
+        {"endpoint": "/v1/responses", "body": asked},
         {"webhook_url": 5},
         {"webhook_url": "http://hooks.example/x"},
         {"webhook_url": "https://10.0.0.1/x"},

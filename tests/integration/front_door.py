@@ -1,6 +1,7 @@
 """A front door in this process, over the test's database and with whatever else a test needs of it."""
 
 import contextlib
+import uuid
 import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -57,7 +58,12 @@ async def front_door(
     settings = replace(settings or Settings(), master_key=Secret(secret), max_body_bytes=max_body_bytes)
     services.setdefault("catalog", Catalog.load({}))
     services.setdefault("known_keys", KnownKeys(pool))
+    services.setdefault("wake_deliveries", _wake_nobody)
     app = make_app(SimpleNamespace(pool=pool, settings=settings, **services))  # type: ignore[arg-type]
     app.add_routes(extra)
     async with TestClient(TestServer(app)) as client:
         yield Door(client, secret)
+
+
+async def _wake_nobody(delivery_ids: list[uuid.UUID]) -> None:
+    """The worker of this test is the test."""
