@@ -27,13 +27,16 @@ NEVER: Mapping[str, str] = {
     "billing_policy": "it changes who is billed",
     "compaction": "it is billed beside the answer",
     "container": "code execution is billed by time",
+    "data_sources": "what the provider looks up is read beside what was sent",
     "enable_search": "searches are billed apart",
     "fallbacks": "the other model has another price",
     "mcp_servers": "the provider's own tool calls read more than was sent",
     "plugins": "plugins are billed apart",
     "prediction": "rejected predictions are billed beyond the limit",
+    "preset": "what the provider keeps of a request is not seen here",
     "provider": "another host has another price",
     "route": "another host has another price",
+    "safety_model": "another model is billed beside the answer",
     "search_options": "searches are billed apart",
     "search_parameters": "searches are billed apart",
     "thread": "what the provider remembers is read beside what was sent",
@@ -63,8 +66,8 @@ def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
     for name, why in NEVER.items():
         if body.get(name):
             raise InvalidRequest(f"`{name}` is not supported: {why}.")
-    if "audio" in (body.get("modalities") or ()):
-        raise InvalidRequest("`modalities` must not hold audio: audio output is priced apart.")
+    if body.get("modalities") not in (None, [], ["text"]):
+        raise InvalidRequest("`modalities` must be text alone: pictures and sound are priced apart.")
     for tool in tools:
         _require_own(tool)
     for edit in _edits(body.get("context_management")):
