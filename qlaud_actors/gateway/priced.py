@@ -28,6 +28,7 @@ NEVER: Mapping[str, str] = {
     "compaction": "it is billed beside the answer",
     "container": "code execution is billed by time",
     "data_sources": "what the provider looks up is read beside what was sent",
+    "deferred": "the answer, and what it cost, would come elsewhere",
     "enable_search": "searches are billed apart",
     "fallbacks": "the other model has another price",
     "mcp_servers": "the provider's own tool calls read more than was sent",

@@ -53,6 +53,7 @@ def test_dearer_messages_are_refused(fields: dict[str, Any]) -> None:
         {"modalities": 5},
         {"data_sources": [{"type": "azure_search"}]},
         {"preset": "dearer"},
+        {"deferred": True},
         {"safety_model": "llama-guard"},
         {"audio": {"voice": "alloy", "format": "wav"}},
         {"prediction": {"type": "content", "content": "x"}},
