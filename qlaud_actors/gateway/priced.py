@@ -45,6 +45,25 @@ NEVER: Mapping[str, str] = {
 }
 """Fields that are billed beside tokens or read more than the request, and why they are refused."""
 
+GUARDED = (
+    frozenset(NEVER)
+    | {name.partition(".")[0] for name in USUAL}
+    | {
+        "functions",
+        "input",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "messages",
+        "modalities",
+        "model",
+        "n",
+        "stream",
+        "tools",
+    }
+)
+"""Fields that decide what a call costs. Some servers (those in Go) read a name in any case."""
+
 RUN_BY_CALLER = re.compile(r"(custom|function|(bash|text_editor|computer|memory|browser)_[a-z0-9_]+)")
 """Types of tools that the caller runs; all others run at the provider, at a price of their own."""
 
@@ -59,6 +78,7 @@ LONG_CONTEXT = re.compile(r"context-(\d+)m")
 
 def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
     """Raises InvalidRequest for a field, a tool or a part that changes the price."""
+    _require_lower_case(body)
     for name, usual in USUAL.items():
         value = _at(body, name)
         if value is not None and value not in usual:
@@ -109,6 +129,13 @@ def refuse_audio(messages: Sequence[Block]) -> None:
             raise InvalidRequest("Audio and video in messages are not supported: they are priced apart.")
         for part in parts:
             _require_usual_cache(part)
+
+
+def _require_lower_case(body: Mapping[str, Any]) -> None:
+    """Another spelling of a field would pass here unseen."""
+    for name in body:
+        if not name.islower() and name.lower() in GUARDED:
+            raise InvalidRequest(f"`{name}` must be written in lower case.")
 
 
 def _at(body: Mapping[str, Any], path: str) -> Any:

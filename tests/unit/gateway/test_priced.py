@@ -54,6 +54,8 @@ def test_dearer_messages_are_refused(fields: dict[str, Any]) -> None:
         {"data_sources": [{"type": "azure_search"}]},
         {"preset": "dearer"},
         {"deferred": True},
+        {"Max_Tokens": 100_000},
+        {"MODEL": "dearer"},
         {"safety_model": "llama-guard"},
         {"audio": {"voice": "alloy", "format": "wav"}},
         {"prediction": {"type": "content", "content": "x"}},
