@@ -25,6 +25,8 @@ TURNED_AWAY = (401, 403, 429)
 class StripeRefused(InvalidRequest):
     """Stripe refused the request."""
 
+    code = "stripe_refused"
+
     def __init__(self, error: stripe.StripeError) -> None:
         super().__init__(f"Stripe: {error.user_message or 'the request was refused'}")
         body = error.json_body if isinstance(error.json_body, dict) else {}
@@ -34,6 +36,8 @@ class StripeRefused(InvalidRequest):
 
 class StripeUnanswered(ServiceUnavailable):
     """Stripe could not be reached or refused this server."""
+
+    code = "stripe_unavailable"
 
     def __init__(self, message: str | None = None, *, turned_away: bool = False) -> None:
         super().__init__(message)

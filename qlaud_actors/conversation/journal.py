@@ -161,16 +161,21 @@ class StepJournal:
         """Bill what a call that broke off had produced; release its hold when it never began."""
         if self.handing_back:
             return
-        step = call.step
-        usage = call.produced_usage(partial.partial().output_chars)
+        usage = call.produced_usage(partial.output_chars)
         with contextlib.suppress(LeaseLost):
-            async with fenced(self.pool, self.turn) as connection:
-                if usage is None:
-                    await meter.release(connection, [step.call_id])
-                    await self._finish_step(connection, step, Usage(), None, None, 0)
-                    await self._note_attempts(connection, call)
-                else:
-                    await self._close_step(connection, call, usage, None, None)
+            await persistently(lambda: self._settle_broken(call, usage))
+
+    async def _settle_broken(self, call: StepCall, usage: Usage | None) -> None:
+        step = call.step
+        async with fenced(self.pool, self.turn) as connection:
+            if await connection.fetchval(QUERIES.step_state, self.turn.id, step.number) == "failed":
+                return  # the try before has landed
+            if usage is None:
+                await meter.release(connection, [step.call_id])
+                await self._finish_step(connection, step, Usage(), None, None, 0)
+                await self._note_attempts(connection, call)
+            else:
+                await self._close_step(connection, call, usage, None, None)
 
     async def save_results(self, results: list[Block]) -> None:
         """The results of a step's calls are the next user message."""

@@ -18,6 +18,7 @@ DatabaseError = asyncpg.PostgresError
 
 ConnectionLost = (
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the session was ended just as a statement began
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.gateway.ask_embeddings import EmbeddingsAsk
+from qlaud_actors.gateway.ask_responses import ResponsesAsk
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask, OpenAIAsk
 
 KEPT_HEADERS = ("anthropic-version", "anthropic-beta")
@@ -22,9 +24,19 @@ def _completion(body: dict[str, Any], _: Mapping[str, str]) -> Ask:
     return OpenAIAsk.of(body)
 
 
+def _embedding(body: dict[str, Any], _: Mapping[str, str]) -> Ask:
+    return EmbeddingsAsk.of(body)
+
+
+def _response(body: dict[str, Any], _: Mapping[str, str]) -> Ask:
+    return ResponsesAsk.of(body)
+
+
 ENDPOINTS: dict[str, Callable[[dict[str, Any], Mapping[str, str]], Ask]] = {
     "/v1/messages": _message,
     "/v1/chat/completions": _completion,
+    "/v1/responses": _response,
+    "/v1/embeddings": _embedding,
 }
 
 

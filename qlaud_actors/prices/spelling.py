@@ -64,7 +64,7 @@ def _said(data: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, list | tuple)
         else value
         for name, value in kept.items()
-        if value is not None and value not in ([], ()) and not (name == "per_call" and value == 0)
+        if value is not None and value not in ([], (), {}) and not (name == "per_call" and value == 0)
     }
 
 

@@ -52,17 +52,21 @@ class Exchange(ABC, Generic[T]):
     def produced_usage(self, output_characters: int) -> Usage | None:
         """What to bill a call that broke off after so many characters; None when it never began.
 
-        Figures that the provider did not get to tell are estimated from what was sent and received.
+        Figures that the provider did not get to tell are estimated from what was sent and received; no
+        answer is longer than it was allowed to be.
         """
         if not self.accepted:
             return None
         if self.usage_known:
             return self.usage
         fresh = 0 if self.usage.input_total else input_estimate(self.request, self.model)
+        copies = self.request.params.get("n")
+        most = self.request.max_tokens * (copies if isinstance(copies, int) else 1)
+        written = min(-(-output_characters // BYTES_PER_TOKEN), most)
         return replace(
             self.usage,
             input=self.usage.input + fresh,
-            output=max(self.usage.output, -(-output_characters // BYTES_PER_TOKEN)),
+            output=max(self.usage.output, written),
             estimated=True,
         )
 

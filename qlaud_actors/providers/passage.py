@@ -14,11 +14,15 @@ from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.outbound.client import MAX_STREAM_BYTES, Response
 from qlaud_actors.providers.exchange import Exchange
 from qlaud_actors.providers.model import MessageEnded, ModelEvent
+from qlaud_actors.providers.reading import Reading
 from qlaud_actors.providers.reply import characters
 from qlaud_actors.providers.wire import StreamDecoder
 from qlaud_actors.usage import Usage
 
 _FRAME = re.compile(rb".*?(?:\n\n|\r\n\r\n)", re.DOTALL)
+_WRITTEN = ("content", "choices", "output")
+"""Where an answer in one body has what the model wrote, by wire."""
+
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -35,6 +39,8 @@ class RawRequest:
     """Below the base URL; the wire's own when left out."""
     wire: str | None = None
     """By whose rules the answer is read; those of the provider's own wire when left out."""
+    reading: Reading | None = None
+    """How an answer is read that is no text of a model's."""
 
 
 @dataclass(slots=True)
@@ -83,9 +89,11 @@ class Passage(Exchange[bytes]):
             usage = self._wire.usage(answer.get("usage"))
         except (ValueError, TypeError, AttributeError) as error:
             raise ProviderUnavailable("The provider sent an answer that cannot be read.") from error
-        self.output_characters = len(body)
         if usage is not None:
             self.usage, self.usage_known = usage, True
+        else:
+            written = [answer.get(name) for name in _WRITTEN]
+            self.output_characters = len(msgspec.json.encode(written))
         self.ended = True
         return body
 

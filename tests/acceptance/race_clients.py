@@ -130,7 +130,8 @@ class Crowd:
         path, body, leaves = self._request(dice, number)
         for _ in range(3):
             status, answer = await self._ask(dice, secret, path, body, leaves=leaves)
-            if not self.heard.note(status, answer):
+            again = self.heard.note(status, answer)
+            if not again and (leaves or status):  # a front door that went away is worth another try
                 return
             await asyncio.sleep(dice.uniform(0.2, 0.8))
 
@@ -140,9 +141,10 @@ class Crowd:
         words = {"text": f"w{number} ", "repeat": dice.choice([5, 100, 800]), "chunks": 8}
         fault = FAULTS[dice.choice(mix.faults)]
         body = _body(path, model, {**words, **fault}, dice.choice([100, 400, 2_000]))
-        body["stream"] = dice.random() < mix.streamed
+        asked = body["body"] if path == "/v1/jobs" else body
+        asked["stream"] = dice.random() < mix.streamed
         if dice.random() < mix.falling_back:
-            body["models"] = dice.sample(MODELS, 2)
+            asked["models"] = dice.sample(MODELS, 2)
         return path, body, dice.random() < mix.leaving
 
     async def _ask(
@@ -164,7 +166,7 @@ class Crowd:
                     response.close()
                     return 0, None
                 raw = await response.read()
-                if not raw or response.status == 200:
+                if not raw or response.status < 300:
                     return response.status, None
                 return response.status, await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError):
@@ -180,6 +182,11 @@ class Crowd:
 
 def _body(path: str, model: str, step: dict[str, Any], max_tokens: int) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "max_tokens": max_tokens}
-    if path == "/v1/threads":
-        return {**body, "content": script(step), "tools": []}
+    match path:
+        case "/v1/threads":
+            return {**body, "content": script(step), "tools": []}
+        case "/v1/responses":
+            return {"model": model, "max_output_tokens": max_tokens, "input": script(step)}
+        case "/v1/jobs":
+            return {"endpoint": "/v1/messages", "body": _body("/v1/messages", model, step, max_tokens)}
     return {**body, "messages": [{"role": "user", "content": script(step)}]}

@@ -23,6 +23,15 @@ KEYS = {
 }
 
 
+REDONE = """
+    SELECT s.call FROM seen_holds s JOIN turns t ON t.id = s.turn_id WHERE t.epoch > 1
+    UNION SELECT s.call FROM seen_holds s
+     WHERE s.turn_id IS NULL AND s.key_id IN (SELECT key_id FROM jobs)
+       AND s.owner NOT IN (SELECT owner FROM doors) AND s.call NOT IN (SELECT call_id FROM jobs)
+"""
+"""A job names its last call; the calls that it made before are those of workers which it does not name."""
+
+
 @dataclass(frozen=True)
 class Account:
     """What one purse was limited to, and what was spent of it by whose reckoning."""
@@ -72,7 +81,7 @@ class Books:
     payers: dict[str, uuid.UUID]
     """Whose money that was."""
     redone: set[str]
-    """Calls of turns that another worker took over."""
+    """Calls of turns and jobs that were made again, by another worker or after a lost connection."""
     budgets: dict[str, Any]
 
     def since(self, earlier: "Books") -> "Books":
@@ -92,9 +101,7 @@ class Books:
         events = await stack.query("SELECT * FROM usage_events")
         ledger = await stack.query("SELECT id, amount_nanos FROM ledger_entries WHERE kind = 'usage'")
         seen = await stack.query("SELECT call, key_id, max(amount) AS most FROM seen_holds GROUP BY 1, 2")
-        redone = await stack.query(
-            "SELECT DISTINCT s.call FROM seen_holds s JOIN turns t ON t.id = s.turn_id WHERE t.epoch > 1"
-        )
+        redone = await stack.query(REDONE)
         budgets = await stack.query("SELECT * FROM budgets")
         return cls(
             {str(row["id"]): row for row in events},
@@ -176,7 +183,7 @@ def _judge_call(
     for row in rows:
         if prices.nanos(row) > books.held.get(call, 0):
             verdict.complaints.append(f"{prices.nanos(row)} billed, {books.held.get(call)} held: {row}")
-    if any(row["ended"] != "cut" or row["stream"] for row in rows[:-1]):
+    if any(row["ended"] != "cut" for row in rows[:-1]):
         verdict.complaints.append(f"asked again after an answer had begun: {rows}")
     if event and event["overrun_nanos"]:
         verdict.complaints.append(f"{event['overrun_nanos']} charged to nobody: {dict(event)}")
@@ -184,8 +191,8 @@ def _judge_call(
         verdict.lost_calls += 1
         verdict.lost_nanos += nanos
         killed = call in victims or call in books.redone
-        # A whole answer that broke off before its head came is like one that was never begun.
-        if not killed and any(row["ended"] != "cut" or row["stream"] for row in rows):
+        # What the upstream itself broke off may never have reached us: then it never began.
+        if not killed and any(row["ended"] != "cut" for row in rows):
             verdict.complaints.append(f"billed, but never charged: {rows}")
     elif event["estimated"]:
         verdict.estimated_calls += 1

@@ -26,9 +26,11 @@ from qlaud_actors.probe import wait_until
 from qlaud_actors.scripted.server import ScriptedServer
 
 OBSERVER = """
-    CREATE TABLE seen_holds (call uuid, key_id uuid, turn_id uuid, amount bigint);
+    CREATE TABLE seen_holds (call uuid, key_id uuid, turn_id uuid, owner uuid, amount bigint);
+    CREATE TABLE doors (owner uuid);
     CREATE FUNCTION note_hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO seen_holds VALUES (NEW.id, NEW.key_id, NEW.turn_id, NEW.amount_nanos); RETURN NULL;
+        INSERT INTO seen_holds VALUES (NEW.id, NEW.key_id, NEW.turn_id, NEW.owner, NEW.amount_nanos);
+        RETURN NULL;
     END $$;
     CREATE TRIGGER observer AFTER INSERT ON holds FOR EACH ROW EXECUTE FUNCTION note_hold();
 """
@@ -42,6 +44,14 @@ class Door:
 
     api: Api
     port: int
+    child: asyncio.subprocess.Process
+    presence: uuid.UUID
+
+
+@dataclass
+class Carrier:
+    """A worker, and the name under which it holds money for jobs."""
+
     child: asyncio.subprocess.Process
     presence: uuid.UUID
 
@@ -74,7 +84,7 @@ class RaceStack:
     environ: dict[str, str]
     resources: AsyncExitStack
     doors: list[Door] = field(default_factory=list)
-    workers: list[asyncio.subprocess.Process] = field(default_factory=list)
+    workers: list[Carrier] = field(default_factory=list)
     victims: set[str] = field(default_factory=set)
     """Calls that held money in a process when it was killed."""
     dead: set[uuid.UUID] = field(default_factory=set)
@@ -99,22 +109,25 @@ class RaceStack:
     async def start_door(self, port: int = 0) -> Door:
         """One more front door; the row that its process leaves in Postgres tells its name."""
         port = port or free_port()
-        before = {row["id"] for row in await self.query("SELECT id FROM processes")}
+        known = await self._present()
         child = await self._start("api", QLAUD_PORT=str(port))
         api = Api(self.session, f"http://127.0.0.1:{port}", self.environ["QLAUD_MASTER_KEY"])
         await until_ready(api)
-        after = {row["id"] for row in await self.query("SELECT id FROM processes")}
-        (presence,) = after - before
+        (presence,) = await self._present() - known
+        await self.query("INSERT INTO doors VALUES ($1)", presence)
         return Door(api, port, child, presence)
 
-    async def start_worker(self) -> asyncio.subprocess.Process:
+    async def start_worker(self) -> Carrier:
         """One more worker; ready once it has told Postgres."""
-        before = (await self.query("SELECT count(*) FROM processes"))[0][0]
+        known = await self._present()
         child = await self._start("workers")
-        async with asyncio.timeout(30):
-            while (await self.query("SELECT count(*) FROM processes"))[0][0] == before:  # noqa: ASYNC110
+        async with asyncio.timeout(60):
+            while not (new := await self._present() - known):  # noqa: ASYNC110 - a database tells nobody
                 await asyncio.sleep(0.05)
-        return child
+        return Carrier(child, new.pop())
+
+    async def _present(self) -> set[uuid.UUID]:
+        return {row["id"] for row in await self.query("SELECT id FROM processes")}
 
     async def strike(self, target: str, number: int) -> None:
         """Kill a front door or a worker and start another, or restart Postgres."""
@@ -130,9 +143,11 @@ class RaceStack:
             self.dead.add(door.presence)
             self.doors[number % len(self.doors)] = await self.start_door(door.port)
         else:
-            await _kill(self.workers[number % len(self.workers)])
-            held = await self._patiently("SELECT id FROM holds WHERE turn_id IS NOT NULL")
-            self.victims |= {str(row["id"]) for row in held}
+            worker = self.workers[number % len(self.workers)]
+            await _kill(worker.child)
+            in_it = "SELECT id FROM holds WHERE turn_id IS NOT NULL OR owner = $1"
+            self.victims |= {str(row["id"]) for row in await self._patiently(in_it, worker.presence)}
+            self.dead.add(worker.presence)
             self.workers[number % len(self.workers)] = await self.start_worker()
 
     async def settled(self) -> None:
@@ -145,9 +160,12 @@ class RaceStack:
             past = "UPDATE processes SET alive_until = now() - interval '1 s' WHERE id = ANY ($1)"
             await self.query(past, list(self.dead))
             self.dead.clear()
-            await _stop(self.workers[0])
+            await _stop(self.workers[0].child)
             self.workers[0] = await self.start_worker()
-        unfinished = "SELECT id FROM turns WHERE status IN ('queued', 'running')"
+        unfinished = """
+            SELECT id FROM turns WHERE status IN ('queued', 'running')
+            UNION ALL SELECT id FROM jobs WHERE status IN ('queued', 'running')
+        """
         async with asyncio.timeout(90):
             while self.scripted.bill()["in_flight"] or await self.query(unfinished):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -22,7 +22,10 @@ from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT
 from qlaud_actors.settings import Secret, Settings
 
 NOWHERE = str(uuid.UUID(int=0))
-ADMIN_ONLY = ("/v1/keys", "/v1/usage", "/v1/tools", "/v1/accounts", "/v1/billing", "/v1/webhooks")
+ADMIN_ONLY = (
+    *("/v1/keys", "/v1/usage", "/v1/tools", "/v1/accounts"),
+    *("/v1/billing", "/v1/webhooks", "/v1/end-users", "/v1/prices"),
+)
 FOR_ALL = ("/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute", "/v1/billing/balance")
 
 

@@ -187,13 +187,17 @@ async def test_a_job_is_answered_later(office: Office) -> None:
     assert await office.pool.fetchval("SELECT body FROM jobs") is None
 
 
-async def test_a_job_in_the_other_dialect(office: Office) -> None:
-    """A chat completion of a model that speaks Anthropic's wire is translated, as on the relay."""
+async def test_a_job_in_another_dialect(office: Office) -> None:
+    """A completion or response of a model that speaks Anthropic's wire is translated, as on the relay."""
     office.provider.answers = [stream(START, TEXT, END)]
-    job_id = await office.submit(endpoint="/v1/chat/completions", body=BODY)
+    completion = await office.submit(endpoint="/v1/chat/completions", body=BODY)
+    asked = {"model": CLAUDE, "input": "Hi", "max_output_tokens": 100, "stream": True}
+    response = await office.submit(endpoint="/v1/responses", body=asked)
     await office.work()
-    job = await office.job(job_id)
-    assert job["response"]["choices"][0]["message"]["content"] == "Hello, world."
+    answer = (await office.job(completion))["response"]
+    assert answer["choices"][0]["message"]["content"] == "Hello, world."
+    answer = (await office.job(response))["response"]
+    assert answer["output"][0]["content"][0]["text"] == "Hello, world."
 
 
 async def test_the_same_idempotency_key_is_one_job(office: Office) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from qlaud_actors.billing import meter, wallet
 from qlaud_actors.billing.model import Charge
-from qlaud_actors.billing.report import Span, account_usage
+from qlaud_actors.billing.report import Selection, Span, account_usage
 from qlaud_actors.billing.wallet import Account, Billing
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
@@ -131,7 +131,7 @@ async def test_what_was_charged_too_much_goes_back(pool: Pool) -> None:
     assert version == cheap.timeline("p", "m")[0].price.version  # type: ignore[index]
     again = await rerate(pool, cheap, today(), dry_run=False)
     assert (again.rows, again.charged_nanos) == ({"right": 2}, 0)
-    used = await account_usage(pool, owner.id, today().span)
+    used = await account_usage(pool, Selection(owner.id, today().span))
     assert (used["total_cost_micros"], used["total_output_tokens"], used["request_count"]) == (1, 1_600, 2)
 
 

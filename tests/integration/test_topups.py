@@ -202,7 +202,7 @@ async def test_a_failure_of_stripe_is_retried_then_told(door: Door, stripe: Stri
     assert first == second != ""
     stripe.fail_next = 10
     status, answer = await door.ask("POST", "/v1/billing/topups", {"amount_usd": 5}, key=key)
-    assert (status, answer["error"]["code"]) == (503, "service_unavailable")
+    assert (status, answer["error"]["code"]) == (503, "stripe_unavailable")
     assert SECRET_KEY not in str(answer)
 
 
