@@ -17,7 +17,7 @@ from aiohttp import web
 
 from qlaud_actors.scripted import script
 from qlaud_actors.scripted.bill import Bill, Row
-from qlaud_actors.scripted.completion import hang_up
+from qlaud_actors.scripted.completion import call_of, hang_up
 from qlaud_actors.scripted.media_read import VOICES, Sent, seconds_of, sent
 from qlaud_actors.scripted.openai_wire import OpenAIWire
 from qlaud_actors.scripted.plan import Usage
@@ -75,7 +75,7 @@ class MediaRoutes:
                 try:
                     return await self._answer(request, maker)
                 except Refusal as refusal:
-                    self._bill.refused(refusal.status)
+                    self._bill.refused(refusal.status, call_of(request))
                     wait = refusal.retry_after
                     return web.Response(
                         body=self._wire.refuse(refusal, ""),
@@ -97,6 +97,7 @@ class MediaRoutes:
         await asyncio.sleep(step.first_byte_ms / 1_000)
         self._fail(asked, step)
         row = Row("openai", asked.fields["model"], key[-4:], len(made.pieces) > 1, units=made.units)
+        row.call = call_of(request)
         cut = step.cut_after is not None
         self._bill.close(row, made.usage, "cut" if cut else "complete")
         response = web.StreamResponse(headers={"content-type": made.content_type})

@@ -23,7 +23,14 @@ from race_stack import RaceStack, race_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ROUTES = ("/v1/messages", "/v1/chat/completions", "/v1/responses", "/v1/threads", "/v1/jobs")
+ROUTES = (
+    "/v1/messages",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/threads",
+    "/v1/jobs",
+)
 EXAMPLES = int(os.environ.get("RACE_EXAMPLES", "3"))  # noqa: TID251 - the test's own
 SEED = int(os.environ.get("RACE_SEED", "20261124"))  # noqa: TID251 - the test's own
 USABLE = 0.98
