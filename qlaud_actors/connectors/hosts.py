@@ -27,13 +27,13 @@ def is_allowed(url: str, base_url: str, hosts: Collection[str]) -> bool:
     except ValueError:
         return False
     host = parts.hostname or ""
-    if parts.scheme != "https" or "@" in parts.netloc or port not in (None, 443) or not _plain(host):
+    if parts.scheme != "https" or "@" in parts.netloc or port not in (None, 443) or not is_name(host):
         return False
     fixed = base_url.removeprefix("https://").split("/")[0]
     return host == fixed.lower() or any(_covers(pattern, host) for pattern in hosts)
 
 
-def _plain(host: str) -> bool:
+def is_name(host: str) -> bool:
     """Only what is a DNS name in letters: no brackets, escapes or separators that others read otherwise."""
     return host.isascii() and all(
         label and label.replace("-", "").replace("_", "").isalnum() for label in host.split(".")
