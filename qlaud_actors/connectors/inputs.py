@@ -21,6 +21,8 @@ def input_schema(connector: Connector, action: Action) -> dict[str, Any]:
     schema["properties"] = {name: bounded(definition) for name, definition in properties.items()}
     if action.required:
         schema["required"] = list(action.required)
+    if action.at_least:
+        schema["minProperties"] = action.at_least
     return {**schema, "additionalProperties": False}
 
 

@@ -143,7 +143,7 @@ def _placed(
     """Query and body: templates first, then what no template places, under its own name."""
     pager = connector.pager(action)
     query_template: dict[str, Any] = {**action.query, **(pager.query if pager else {})}
-    body_template = merged(action.body, pager.body if pager else None)
+    body_template = merged(action.body, (pager.body or None) if pager else None)
     used = {name for name, _ in names([action.request or "", query_template, body_template])}
     used |= {name for name, _ in names(action.headers)}
     loose = {} if "*" in used else {k: v for k, v in values.items() if k not in used and v is not None}
