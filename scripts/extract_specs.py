@@ -31,6 +31,9 @@ EXTRACT = ROOT / "tests/data/connector_specs.json"
 TABLE = ROOT / "docs/reference/connectors.md"
 ROW = re.compile(r"^\| (?P<file>[\w-]+)\.(?:json|graphql)\.gz \|(?P<cells>.*)\|$", re.MULTILINE)
 SLACK = "slack-methods"
+BESIDE = (ROOT / "../shared/specs", ROOT / "../../shared/specs")
+"""Where the specifications lie beside a clone, or beside a folder of worktrees."""
+SPECS = next((folder for folder in BESIDE if folder.is_dir()), BESIDE[0])
 
 
 class Specs:
@@ -97,7 +100,7 @@ def main() -> int:
     """Write or compare, and say what does not fit."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--specs", type=Path, default=ROOT / "../shared/specs")
+    parser.add_argument("--specs", type=Path, default=SPECS)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     connectors = list(ConnectorCatalog.load({}).connectors.values())

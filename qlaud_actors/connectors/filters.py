@@ -53,10 +53,7 @@ def _notion_text(value: Any) -> list[dict[str, Any]]:
 def _notion_blocks(value: Any) -> list[dict[str, Any]]:
     """Plain text as Notion's blocks: a paragraph per line, 100 at most (its own limit)."""
     lines = [line for line in str(value).split("\n") if line.strip()][:100]
-    return [
-        {"type": "paragraph", "paragraph": {"rich_text": _notion_text(line)}}
-        for line in lines
-    ]
+    return [{"type": "paragraph", "paragraph": {"rich_text": _notion_text(line)}} for line in lines]
 
 
 def _rfc822(value: Any) -> str:

@@ -91,4 +91,3 @@ def _value(match: re.Match[str], values: Mapping[str, Any]) -> Any:
     if value is None:
         value = ABSENT
     return value if value is ABSENT or match[2] is None else FILTERS[match[2]](value)
-

@@ -124,5 +124,3 @@ def _rows(kind: Any, kept: set[str]) -> tuple[list[str], list[str]]:
 
 def _block(word: str, name: str, rows: list[str]) -> str:
     return f"{word} {name} {{\n" + "\n".join(f"  {row}" for row in rows) + "\n}"
-
-
