@@ -103,6 +103,7 @@ class Verify(Part, frozen=True, kw_only=True):
     request: RequestLine | None = None
     document: str | None = None
     body: Any = None
+    base_url: Https | None = None
     connected_as: Line
     account_id: Line
     whose: Literal["person", "workspace", "bot"] = "person"

@@ -14,7 +14,8 @@ from qlaud_actors.connectors.filters import FILTERS
 PLACEHOLDER = re.compile(r"\{(\*|[a-z][a-z0-9_]*)(?::([a-z][a-z0-9_]*))?\}")
 Template: TypeAlias = str | int | float | bool
 ABSENT: Any = object()
-MAX_DEPTH = 12
+SPREAD = "..."
+"""Key of a table in a body that takes in a table of the model's."""
 
 
 def names(template: Any) -> Iterator[tuple[str, str | None]]:
@@ -53,7 +54,10 @@ def _fill_inner(template: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _kept(filled: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in filled.items() if value is not ABSENT}
+    """What is there; the table under SPREAD is taken in, and does not replace what the file names."""
+    more = filled.pop(SPREAD, ABSENT)
+    kept = {key: value for key, value in filled.items() if value is not ABSENT}
+    return {**more, **kept} if isinstance(more, Mapping) else kept
 
 
 def fill_text(template: str, values: Mapping[str, Any], spell: Callable[[str], str] = str) -> str | None:

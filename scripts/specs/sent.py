@@ -48,8 +48,8 @@ def requests(connector: Connector, action: Action) -> list[Sent]:
 
 
 def access(connector: Connector) -> Access:
-    """A connection made of samples, by the first way of signing in."""
-    auth = connector.auth[0]
+    """A connection made of samples, by the first way of signing in that asks for something."""
+    auth = next((auth for auth in connector.auth if auth.oauth2 is None), connector.auth[0])
     fields = fields_of(connector, auth)
     settings = dict.fromkeys(settings_of(connector, auth), "sample")
     settings |= {f.name: f.default or f.example or "sample" for f in fields if not f.secret}
@@ -65,7 +65,7 @@ def sent(connector: Connector, action: Action, arguments: dict[str, Any]) -> Sen
     """The request read apart."""
     built = request(connector, action, arguments)
     query = _nested(parse_qsl(urlsplit(built.url).query, keep_blank_values=True))
-    for name in connector.auth[0].query:
+    for name in access(connector).auth.query:
         query.pop(name, None)
     raw = built.body
     if raw is None:
@@ -118,4 +118,12 @@ def _nested(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         for step, following in itertools.pairwise(steps):
             node = node.setdefault(step, {}) if following else node
         node[steps[-1] or steps[-2]] = value
-    return found
+    return {name: _listed(value) for name, value in found.items()}
+
+
+def _listed(value: Any) -> Any:
+    """Tables whose keys are positions are lists."""
+    if not isinstance(value, dict):
+        return value
+    inner = {name: _listed(item) for name, item in value.items()}
+    return list(inner.values()) if inner and all(name.isdecimal() for name in inner) else inner
