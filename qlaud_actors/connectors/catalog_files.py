@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +28,14 @@ def packaged() -> dict[str, str]:
     directory = files("qlaud_actors.connectors").joinpath("catalog")
     found = [entry for entry in directory.iterdir() if entry.name.endswith(".toml")]
     return {entry.name: entry.read_text("utf-8") for entry in sorted(found, key=lambda e: e.name)}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of the operator's. Raises ConnectorFileError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConnectorFileError(f"{path}: {type(error).__name__}") from None
 
 
 def parse(name: str, text: str) -> Connector:

@@ -86,6 +86,21 @@ def build(
     return Request(method, url, headers | credential_headers(access), body)
 
 
+def verification(connector: Connector, access: Access, override: str | None = None) -> Request:
+    """The request that proves a credential and says whose it is. Raises RequestProblem."""
+    verify = connector.verify
+    method, _, path = (verify.request or connector.graphql or "").partition(" ")
+    base_url = verify.base_url or access.auth.base_url or connector.base_url
+    url = address(base_url, connector.hosts, access.settings, override) + _path(path, access.settings)
+    pairs = _credential_query(access)
+    url += f"?{form_text(pairs)}" if pairs else ""
+    content = {"query": verify.document, "variables": verify.body or {}} if verify.document else verify.body
+    body = None if content is None else msgspec.json.encode(content)
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    headers |= _headers(connector.headers, access.settings) | credential_headers(access)
+    return Request(method, url, headers, body)
+
+
 def address(
     base_url: str, hosts: tuple[str, ...], settings: Mapping[str, str], override: str | None = None
 ) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from qlaud_actors.connectors.catalog_files import fields_of, settings_of
 from qlaud_actors.connectors.inputs import input_schema
-from qlaud_actors.connectors.model import Action, Connector
+from qlaud_actors.connectors.model import Action, Auth, Connector
 from qlaud_actors.connectors.request import Access, Request, build
 from qlaud_actors.connectors.template import PLACEHOLDER
 from qlaud_actors.settings import Secret
@@ -47,13 +47,15 @@ def requests(connector: Connector, action: Action) -> list[Sent]:
     return [sent(connector, action, arguments) for arguments in variants]
 
 
-def access(connector: Connector) -> Access:
-    """A connection made of samples, by the first way of signing in that asks for something."""
-    auth = next((auth for auth in connector.auth if auth.oauth2 is None), connector.auth[0])
-    fields = fields_of(connector, auth)
+def access(connector: Connector, auth: Auth | None = None) -> Access:
+    """A connection made of samples; by the first way of signing in that asks for something."""
+    auth = auth or next((auth for auth in connector.auth if auth.oauth2 is None), connector.auth[0])
+    fields = {field.name: field for each in connector.auth for field in fields_of(connector, each)}
     settings = dict.fromkeys(settings_of(connector, auth), "sample")
-    settings |= {f.name: f.default or f.example or "sample" for f in fields if not f.secret}
-    return Access(auth, settings, {f.name: Secret("sample-secret") for f in fields if f.secret})
+    settings |= {n: f.default or f.example or "sample" for n, f in fields.items() if n in settings}
+    secrets = {f.name for f in fields_of(connector, auth) if f.secret}
+    secrets |= {"access_token"} if auth.oauth2 else set()
+    return Access(auth, settings, {name: Secret("sample-secret") for name in secrets})
 
 
 def request(connector: Connector, action: Action, arguments: dict[str, Any]) -> Request:

@@ -72,6 +72,13 @@ def test_wrong_files_are_refused_by_name(old: str, new: str, complaint: str) -> 
     assert complaint in str(caught.value)
 
 
+def test_the_example_in_the_docs_is_a_valid_file() -> None:
+    """Whoever copies it begins with something that works."""
+    page = Path(__file__).parents[3] / "docs/reference/connector-files.md"
+    example = page.read_text("utf-8").split("```toml\n")[1].split("```")[0]
+    assert lint(parse("acme-desk.toml", example)) == []
+
+
 def test_a_host_that_a_connection_chooses_needs_limits() -> None:
     """Without `hosts` a field could send the credential anywhere."""
     with pytest.raises(ConnectorFileError, match="`hosts` must say"):
@@ -149,3 +156,5 @@ def test_a_new_file_passes_the_lint(tmp_path: Path) -> None:
     failed = run("lint")
     assert failed.exit_code == 1
     assert f"{path}: " in failed.stderr
+    path.write_bytes(b"\xff")
+    assert f"{path}: UnicodeDecodeError" in run("lint").stderr

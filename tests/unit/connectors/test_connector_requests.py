@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Connector
-from qlaud_actors.connectors.request import Access, Request, RequestProblem, address, build
+from qlaud_actors.connectors.request import Access, Request, RequestProblem, address, build, verification
 from qlaud_actors.settings import Secret
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
@@ -165,6 +165,19 @@ def test_too_large_arguments_are_refused() -> None:
         call("slack/list_users", {"cursor": "x" * 9000})
     with pytest.raises(RequestProblem, match="larger than"):
         call("slack/post_message", {"channel": "C", "text": "x" * 2_000_000})
+
+
+@pytest.mark.parametrize("slug", sorted(CONNECTORS))
+def test_every_verification_can_be_built(slug: str) -> None:
+    """For each way of signing in, at the vendor and at an override, with the credential aboard."""
+    connector = CONNECTORS[slug]
+    for auth in connector.auth:
+        signed = access(connector, auth)
+        request = verification(connector, signed, "http://127.0.0.1:9")
+        assert request.url.startswith("http://127.0.0.1:9/")
+        assert verification(connector, signed).url.startswith("https://")
+        carried = [*request.headers.values(), request.url]
+        assert any("sample-secret" in value or value.startswith("Basic ") for value in carried)
 
 
 def hostile(schema: dict[str, Any], text: str) -> Any:
