@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo up test check clean
+.PHONY: help install demo up test check bench-relay clean
 
 help:
 	@echo "make install   create .venv with the locked packages; .venv/bin/qlaud is the command"
@@ -12,6 +12,7 @@ help:
 	@echo "make up        start everything on this machine; Ctrl-C stops it"
 	@echo "make test      all checks and all tests"
 	@echo "make check     format, lint, types, import contracts"
+	@echo "make bench-relay  what the relay costs beside a bare proxy (docs/benchmarks.md)"
 	@echo "make clean     remove .venv and caches; data in .qlaud is kept"
 
 install: $(STAMP)
@@ -36,6 +37,9 @@ check: install
 
 test: check
 	@$(BIN)/python -m pytest
+
+bench-relay: install
+	@$(BIN)/python -m benchmarks.relay
 
 clean:
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache

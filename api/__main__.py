@@ -1,6 +1,7 @@
 """`python -m api`: one front door process, configured by the environment."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -35,9 +36,19 @@ async def serve(settings: Settings) -> None:
         try:
             await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
             log.get_logger(__name__).info("api_started", host=settings.host, port=settings.port)
+            collect_less()
             await stop.wait()
         finally:
             await runner.cleanup()
+
+
+def collect_less() -> None:
+    """What is open now stays for good: the collector need not walk it again and again, which took a fifth
+    of the CPU under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def main() -> int:

@@ -16,20 +16,22 @@ from qlaud_actors.gateway.asks import Ask
 from qlaud_actors.gateway.relay import Carriage, Whole
 
 
-async def relayed(request: web.Request, ask: Ask) -> web.StreamResponse:
-    """Carry a request to its provider and answer it.
+async def relayed(
+    request: web.Request, ask: Ask, content_type: str = "application/json"
+) -> web.StreamResponse:
+    """Carry a request to its provider and answer it, in events or with a body of this type.
 
     What goes wrong before the first byte is a plain HTTP error, also for a stream. A client that leaves
     ends nothing but its own response.
     """
     try:
-        return await _carried(request, ask)
+        return await _carried(request, ask, content_type)
     except KeyChanged:  # nothing was held, nothing was asked
         await authenticate_again(request)
-        return await _carried(request, ask)
+        return await _carried(request, ask, content_type)
 
 
-async def _carried(request: web.Request, ask: Ask) -> web.StreamResponse:
+async def _carried(request: web.Request, ask: Ask, content_type: str) -> web.StreamResponse:
     hub, key = services(request), caller(request)
     async with hub.limits.admit(key, hub.relay.admission.tokens(key, ask)) as admitted:
         if not ask.stream:
@@ -38,12 +40,15 @@ async def _carried(request: web.Request, ask: Ask) -> web.StreamResponse:
                 await hub.relay.whole(whole)
             finally:
                 admitted.used = whole.tokens_used
-            headers = {"content-type": "application/json", **admitted.headers, **_told(whole)}
+            charset = "; charset=utf-8" if content_type.startswith("text/") else ""
+            headers = {"content-type": content_type + charset, **admitted.headers, **_told(whole)}
             return web.Response(body=whole.body, headers=headers)
         carriage = hub.relay.start(key, ask)
         try:
             chunks = carriage.chunks(hub.settings.heartbeat_seconds)
-            return await _stream(request, carriage, chunks, admitted.headers)
+            write = _sound if content_type.startswith("audio/") else _stream
+            headers = {**admitted.headers, "content-type": content_type}
+            return await write(request, carriage, chunks, headers)
         finally:
             carriage.leave()
             admitted.used = carriage.tokens_used
@@ -53,7 +58,7 @@ async def _stream(
     request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
 ) -> web.StreamResponse:
     first = await anext(chunks, b"")
-    response = web.StreamResponse(headers={**HEADERS, **headers, **_told(carriage)})
+    response = web.StreamResponse(headers={**headers, **HEADERS, **_told(carriage)})
     metrics.STREAMS_OPEN.inc()
     try:
         with contextlib.suppress(ConnectionResetError):
@@ -66,6 +71,26 @@ async def _stream(
                     await response.write(HEARTBEAT if chunk is None else chunk)
             except QlaudError as error:
                 await response.write(error_frame(error, request.path, request[REQUEST_ID], told or b""))
+            await response.write_eof()
+    finally:
+        metrics.STREAMS_OPEN.dec()
+    return response
+
+
+async def _sound(
+    request: web.Request, carriage: Carriage, chunks: AsyncIterator[bytes | None], headers: dict[str, str]
+) -> web.StreamResponse:
+    """Bytes as they come. Nothing else can be said among them: what goes wrong ends the connection."""
+    sound = (chunk async for chunk in chunks if chunk)
+    first = await anext(sound, b"")
+    response = web.StreamResponse(headers={**headers, **_told(carriage)})
+    metrics.STREAMS_OPEN.inc()
+    try:
+        with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
+            await response.write(first)
+            async for chunk in sound:
+                await response.write(chunk)
             await response.write_eof()
     finally:
         metrics.STREAMS_OPEN.dec()

@@ -1,17 +1,32 @@
 """What a model call used and what it costs: the only place where tokens become money.
 
 The buckets of `Usage` are disjoint. Anthropic reports input without cached tokens, OpenAI
-with them; the wires translate, so that every token is priced exactly once.
+with them; the wires translate, so that every token is priced exactly once. What is billed in another
+measure than text tokens (tokens of pictures and sound, characters, milliseconds, whole images) is counted
+in `units`, by name, and is in no other bucket.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias
 
 from qlaud_actors.money import BASIS_POINTS, PICOS_PER_NANO, charge_nanos
+
+Units: TypeAlias = Mapping[str, int]
+"""Counts, or pico-USD for each, by the name of the unit:
+
+* `image_input`, `image_output`, `audio_input`, `audio_output`: tokens of pictures and of sound;
+* `characters`: Unicode characters of a text to be spoken;
+* `audio_ms`: milliseconds of sound that were listened to;
+* `images`, or `images/<quality>/<size>`: whole pictures.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one model call by price bucket; `reasoning` is a part of `output`, for display."""
+    """What one model call used, by price bucket: text tokens, and units beside them. `reasoning` is a part
+    of `output`, for display.
+    """
 
     input: int = 0
     output: int = 0
@@ -20,6 +35,7 @@ class Usage:
     cache_write_1h: int = 0
     reasoning: int = 0
     estimated: bool = False
+    units: Units = field(default_factory=dict, hash=False)
 
     @property
     def input_total(self) -> int:
@@ -35,6 +51,10 @@ class Usage:
             self.cache_write_1h + other.cache_write_1h,
             self.reasoning + other.reasoning,
             self.estimated or other.estimated,
+            {
+                name: self.units.get(name, 0) + other.units.get(name, 0)
+                for name in {**self.units, **other.units}
+            },
         )
 
 
@@ -81,6 +101,8 @@ class Price:
     """Names this price on every usage row: `<provider>/<model>@<date>`."""
     per_call: int = 0
     """Pico-USD for the call itself, however short (some providers bill a web search with each)."""
+    units: Units = field(default_factory=dict, hash=False)
+    """Pico-USD for each unit that is billed beside text tokens; a unit that is missing has no price."""
 
     def rates_for(self, input_tokens: int) -> Rates:
         """The rates that apply to a call with this many input tokens."""
@@ -90,8 +112,13 @@ class Price:
         return max(applicable, key=lambda t: t.above_input_tokens).rates
 
     def cost_picos(self, usage: Usage) -> int:
-        """The provider's price of `usage` in pico-USD, exact."""
-        return self.per_call + self.rates_for(usage.input_total).cost_picos(usage)
+        """The provider's price of `usage` in pico-USD, exact. Raises KeyError for a unit without a price."""
+        tokens = self.rates_for(usage.input_total).cost_picos(usage)
+        return self.per_call + tokens + self.unit_picos(usage.units)
+
+    def unit_picos(self, counts: Units) -> int:
+        """The price of so many units in pico-USD, exact. Raises KeyError for one without a price."""
+        return sum(count * self.units[name] for name, count in counts.items())
 
     def dearest(self, input_bound: int) -> Rates:
         """Rates no cheaper in any bucket than whatever a call of at most this input can be billed at."""
@@ -103,23 +130,22 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """The most that a call can cost: a true bound on its input, and the output it asks for."""
+    """The most that a call can cost: a true bound on its input and units, and the output it asks for."""
 
     price: Price
     input_bound: int
     max_tokens: int
     markup_bps: int
+    units: Units = field(default_factory=dict, hash=False)
 
     def nanos(self) -> int:
-        """The bound in nano-USD, markup included."""
-        rates = self.price.dearest(self.input_bound)
-        picos = self.input_bound * rates.dearest_input() + self.max_tokens * rates.output
-        picos += self.price.per_call
-        return charge_nanos(picos, self.markup_bps)
+        """The bound in nano-USD, markup included. Raises KeyError for a unit without a price."""
+        output = self.max_tokens * self.price.dearest(self.input_bound).output
+        return charge_nanos(self._fixed_picos() + output, self.markup_bps)
 
     def with_max_tokens(self, max_tokens: int) -> "WorstCase":
         """The same call asking for another number of output tokens."""
-        return WorstCase(self.price, self.input_bound, max_tokens, self.markup_bps)
+        return WorstCase(self.price, self.input_bound, max_tokens, self.markup_bps, self.units)
 
     def affordable_tokens(self, nanos: int) -> int:
         """The largest `max_tokens` whose worst case fits into `nanos` (0 when the input does not)."""
@@ -131,6 +157,9 @@ class WorstCase:
             return self.max_tokens
         # The largest cost whose charge is at most `nanos`: the inverse of `charge_nanos`, exact.
         picos = nanos * PICOS_PER_NANO * BASIS_POINTS // (BASIS_POINTS + self.markup_bps)
-        picos -= self.input_bound * self.price.dearest(self.input_bound).dearest_input()
-        picos -= self.price.per_call
-        return min(self.max_tokens, picos // rate)
+        return min(self.max_tokens, (picos - self._fixed_picos()) // rate)
+
+    def _fixed_picos(self) -> int:
+        """All but the text output, which alone can be made shorter."""
+        read = self.input_bound * self.price.dearest(self.input_bound).dearest_input()
+        return read + self.price.per_call + self.price.unit_picos(self.units)

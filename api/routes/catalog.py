@@ -14,6 +14,7 @@ routes = web.RouteTableDef()
 
 CACHE = {"cache-control": "public, max-age=300"}
 PICOS_PER_USD_PER_MTOK = 1_000_000
+PICOS_PER_USD = 10**12
 HIDDEN = frozenset({"reasoning_replay"})
 """Capabilities that only our wires care about."""
 
@@ -37,6 +38,11 @@ def shown_capabilities(model: Model) -> list[str]:
     return [name for name in model.capabilities if name not in HIDDEN]
 
 
+def unit_prices(model: Model) -> dict[str, float]:
+    """Dollars for each unit that is billed beside text tokens."""
+    return {name: picos / PICOS_PER_USD for name, picos in model.price.units.items()}
+
+
 def _entry(model: Model, hosts: tuple[Model, ...]) -> dict[str, Any]:
     return {
         "slug": model.slug,
@@ -57,6 +63,7 @@ def _host(host: Model) -> dict[str, Any]:
         "provider": host.provider.slug,
         "input_per_mtok_usd": host.price.rates.input / PICOS_PER_USD_PER_MTOK if host.priced else None,
         "output_per_mtok_usd": host.price.rates.output / PICOS_PER_USD_PER_MTOK if host.priced else None,
+        "unit_prices_usd": unit_prices(host),
         "throughput_score": 1.0,
         "verified_tools_ok": "function-calling" in host.capabilities,
     }

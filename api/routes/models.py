@@ -50,4 +50,5 @@ def model_object(model: Model) -> dict[str, Any]:
         "max_input_tokens": model.context_window,
         "max_tokens": model.max_output_tokens,
         "supports": shown_capabilities(model),
+        "task": model.task,
     }

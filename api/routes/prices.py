@@ -78,6 +78,8 @@ async def put_price(request: web.Request) -> web.Response:
         )
     if problem := body.price_problem():
         raise InvalidRequest(f"`tiers`: {problem}.")
+    if missing := sorted(model.price.units.keys() - body.units.keys()):
+        raise InvalidRequest(f"`units` lacks a price for {', '.join(missing)}.")
     begins_ms = body.effective_from or _soon(catalog)
     row = msgspec.convert({name: getattr(body, name) for name in PriceRow.__struct_fields__}, PriceRow)
     await services(request).prices.read()

@@ -1,6 +1,6 @@
 """The ledger: every movement of an account's money, append-only. The sum of the entries is the balance.
 
-Usage is written by `settle_calls_v1` in the transaction of the settlement; all else comes through `post`.
+Usage is written by `settle_calls_v2` in the transaction of the settlement; all else comes through `post`.
 """
 
 import uuid

@@ -9,6 +9,8 @@ once that is dead (`presence.py`). A call has one id: of its hold, its usage eve
 import uuid
 from collections.abc import Sequence
 
+import msgspec
+
 from qlaud_actors import metrics
 from qlaud_actors.billing.model import (
     Attempted,
@@ -225,4 +227,5 @@ def _columns(call_id: uuid.UUID, charge: Charge) -> tuple[object, ...]:
         usage.estimated,
         charge.latency_ms,
         charge.status,
+        msgspec.json.encode(usage.units).decode() if usage.units else None,
     )

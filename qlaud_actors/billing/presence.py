@@ -25,7 +25,7 @@ async def present(pool: Pool, process: uuid.UUID, lease_seconds: float) -> Async
     """Be alive for as long as the block lasts. Close what holds money before its end.
 
     Who was silent for `lease_seconds` is taken for dead. If it lives after all, its calls are still charged
-    as far as cap and wallet go (`settle_calls_v1`).
+    as far as cap and wallet go (`settle_calls_v2`).
     """
     await pool.execute(QUERIES.stay_alive, process, lease_seconds)
     renewal = asyncio.create_task(_renew(pool, process, lease_seconds))

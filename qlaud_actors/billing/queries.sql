@@ -8,7 +8,8 @@ SELECT * FROM change_hold_v2($1, $2, $3, $4, $5, $6);
 
 -- name: settle_calls
 -- Turn the holds of calls into spend, usage events and ledger entries.
-SELECT * FROM settle_calls_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19);
+SELECT * FROM settle_calls_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                              $20);
 
 -- name: release_holds
 -- Give holds back; returns how many there still were.

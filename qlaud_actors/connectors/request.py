@@ -8,6 +8,7 @@ escaped where it stands.
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.errors import MessageError
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -143,6 +144,10 @@ def _values(connector: Connector, action: Action, arguments: Mapping[str, Any]) 
     known = input_schema(connector, action)["properties"]
     if unknown := sorted(arguments.keys() - known.keys()):
         raise RequestProblem(f"There is no input `{unknown[0][:64]}`.")
+    try:
+        msgspec.json.encode(arguments)
+    except (UnicodeEncodeError, RecursionError):  # half of a surrogate pair, which no wire can carry
+        raise RequestProblem("The arguments hold characters that cannot be sent.") from None
     values = {**defaults(connector, action), **arguments}
     pager = connector.pager(action)
     if pager and pager.kind in ("page", "offset") and "cursor" in values:
@@ -172,7 +177,10 @@ def _placed(
 
 
 def _filled(template: Any, known: Mapping[str, Any]) -> Any:
-    filled = fill(template, known)
+    try:
+        filled = fill(template, known)
+    except (ValueError, LookupError, MessageError):
+        raise RequestProblem("A value cannot be written as this vendor wants it.") from None
     return None if filled is ABSENT else filled
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.gateway.ask_embeddings import EmbeddingsAsk
 from qlaud_actors.gateway.ask_responses import ResponsesAsk
 from qlaud_actors.gateway.asks import AnthropicAsk, Ask, OpenAIAsk
 
@@ -23,6 +24,10 @@ def _completion(body: dict[str, Any], _: Mapping[str, str]) -> Ask:
     return OpenAIAsk.of(body)
 
 
+def _embedding(body: dict[str, Any], _: Mapping[str, str]) -> Ask:
+    return EmbeddingsAsk.of(body)
+
+
 def _response(body: dict[str, Any], _: Mapping[str, str]) -> Ask:
     return ResponsesAsk.of(body)
 
@@ -31,6 +36,7 @@ ENDPOINTS: dict[str, Callable[[dict[str, Any], Mapping[str, str]], Ask]] = {
     "/v1/messages": _message,
     "/v1/chat/completions": _completion,
     "/v1/responses": _response,
+    "/v1/embeddings": _embedding,
 }
 
 

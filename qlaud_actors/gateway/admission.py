@@ -16,7 +16,7 @@ import msgspec
 
 from qlaud_actors.billing import meter
 from qlaud_actors.billing.group_commit import GroupCommit
-from qlaud_actors.billing.model import Charge, Hold, Settlement
+from qlaud_actors.billing.model import Charge, Hold, KeyChanged, Settlement
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, ConnectionLost
 from qlaud_actors.errors import ProviderUnavailable
@@ -31,7 +31,6 @@ from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback, FallbackCall
 from qlaud_actors.providers.model import Model
-from qlaud_actors.providers.passage import Passage
 from qlaud_actors.providers.quote import Quote
 from qlaud_actors.providers.routing import Hosts, candidates
 from qlaud_actors.usage import Usage
@@ -48,7 +47,7 @@ logger = get_logger(__name__)
 
 
 class Answer(Protocol):
-    """A call of one candidate (`Passage`, `Translation`)."""
+    """A call of one candidate (`Passage`, `MediaCall`, `Translation`)."""
 
     @property
     def accepted(self) -> bool:
@@ -100,7 +99,7 @@ class Admission:
         if not ask.passes(model):
             return input_estimate(ask.counted(), model)
 
-        def prepare(model: Model) -> Passage:
+        def prepare(model: Model) -> Answer:
             return self.caller.pass_through(ask.raw_count(model), ask.counted(), model)
 
         async with aclosing(self.fallback.call([model], prepare).events()) as pieces:
@@ -121,8 +120,12 @@ class Admission:
         if key.remembered is None:  # else these figures are old, and the hold knows better
             lifecycle.precheck(key)
         healthy, allowed = self.fallback.healthy, key.limits.allows
-        found = candidates(self.catalog, ask.slug, healthy, ask.fallbacks, allowed, limited=key.limited)
+        found = candidates(
+            self.catalog, ask.slug, healthy, ask.fallbacks, allowed, limited=key.limited, task=ask.task
+        )
         self.catalog.require_configured(found[0])
+        if key.remembered and not all(model.priced for model in found):
+            raise KeyChanged  # its money may be limited by now, which no hold of nothing would tell
         return found
 
 

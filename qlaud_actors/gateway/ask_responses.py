@@ -16,6 +16,7 @@ from qlaud_actors.providers.model import Model
 from qlaud_actors.providers.passage import RawRequest
 from qlaud_actors.providers.quote import Quote, quote
 from qlaud_actors.providers.responses_items import native
+from qlaud_actors.providers.routing import TEXT
 from qlaud_actors.providers.to_responses import ResponsesWriter
 
 STATEFUL = ("previous_response_id", "conversation", "prompt", "background", "store")
@@ -30,6 +31,7 @@ class ResponsesAsk:
     read: ResponsesBody
     fallbacks: Sequence[str] | None = None
     wire: str = "responses"
+    task: str = TEXT
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "ResponsesAsk":

@@ -16,6 +16,7 @@ from qlaud_actors.providers.from_openai import ChatBody
 from qlaud_actors.providers.model import Model, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.passage import RawRequest
 from qlaud_actors.providers.quote import Quote, quote
+from qlaud_actors.providers.routing import TEXT
 from qlaud_actors.providers.to_anthropic import AnthropicWriter
 from qlaud_actors.providers.to_openai import OpenAIWriter
 
@@ -37,7 +38,11 @@ class Writer(Protocol):
 
 
 class Ask(Protocol):
-    """A request for a text completion, in the dialect of its caller."""
+    """A request in the dialect of its caller."""
+
+    @property
+    def task(self) -> str:
+        """What kind of model it is for, as the catalogue names them."""
 
     @property
     def wire(self) -> str:
@@ -80,6 +85,7 @@ class AnthropicAsk:
     """`anthropic-version` and `anthropic-beta` as far as they were sent."""
     fallbacks: Sequence[str] | None = None
     wire: str = "anthropic"
+    task: str = TEXT
 
     @classmethod
     def of(cls, body: dict[str, Any], version: str | None, betas: str | None) -> "AnthropicAsk":
@@ -142,6 +148,7 @@ class OpenAIAsk:
     read: ChatBody
     fallbacks: Sequence[str] | None = None
     wire: str = "openai"
+    task: str = TEXT
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "OpenAIAsk":
@@ -214,10 +221,13 @@ def take_fallbacks(body: dict[str, Any]) -> tuple[dict[str, Any], list[str] | No
     return {name: value for name, value in body.items() if name != "models"}, models
 
 
-def typed(body: dict[str, Any], kind: type[T]) -> T:
-    """A body as a `kind`. Raises InvalidRequest that names the field."""
+def typed(body: dict[str, Any], kind: type[T], *, strict: bool = True) -> T:
+    """A body as a `kind`; not strict: numbers may be texts, as forms have them.
+
+    Raises InvalidRequest that names the field.
+    """
     try:
-        return msgspec.convert(body, kind)
+        return msgspec.convert(body, kind, strict=strict)
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `$.")
         raise InvalidRequest(f"`{where[:-1]}`: {problem}." if where else f"{problem}.") from None

@@ -75,7 +75,8 @@ class Listed:
     def row(self, day: dt.date) -> PriceRow:
         """Its price on a day. Raises UnreadableTable when a figure is no whole number of pico-USD."""
         price, tiers = _dearest(self.entries, day)
-        fields: dict[str, Any] = {"price": price, "tiers": tiers}
+        free = {"input": 0, "output": 0}  # of what is billed in other units alone
+        fields: dict[str, Any] = {"price": {**free, **price}, "tiers": tiers}
         if batch := [entry for entry in self.batch if entry.begins is None or entry.begins <= day]:
             rates, steps = _dearest(batch, day)
             fields["batch"] = {**rates, "tiers": steps} if {"input", "output"} <= rates.keys() else None

@@ -30,7 +30,7 @@ SELECT o.id, o.provider_slug, o.model_slug, o.before, o.after, o.version, o.sour
 -- name: usage_to_rate
 -- Metered calls of a span of time between two ids, oldest first, as they are rated now.
 SELECT u.id, u.model_slug, u.provider_slug, u.input_tokens, u.output_tokens, u.cache_read_tokens,
-       u.cache_write_5m_tokens, u.cache_write_1h_tokens, u.markup_bps, u.latency_ms,
+       u.cache_write_5m_tokens, u.cache_write_1h_tokens, u.units, u.markup_bps, u.latency_ms,
        (extract(epoch FROM t.started_at) * 1000)::bigint AS turn_started_ms,
        (extract(epoch FROM u.created_at) * 1000)::bigint AS created_at_ms,
        COALESCE(a.price_version, u.price_version) AS price_version,

@@ -100,6 +100,7 @@ def usage_of(row: Record) -> Usage:
         cache_read=row["cache_read_tokens"],
         cache_write_5m=row["cache_write_5m_tokens"],
         cache_write_1h=row["cache_write_1h_tokens"],
+        units=row["units"] or {},
     )
 
 

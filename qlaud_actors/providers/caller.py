@@ -8,6 +8,7 @@ import msgspec
 from qlaud_actors.outbound.client import Client, Response
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.exchange import Exchange, Target
+from qlaud_actors.providers.media_call import MediaCall
 from qlaud_actors.providers.model import Model, ModelEvent, ModelRequest
 from qlaud_actors.providers.passage import Passage, RawRequest
 from qlaud_actors.providers.wire import Wire
@@ -38,7 +39,7 @@ class Caller:
 
     def pass_through(
         self, raw: RawRequest, request: ModelRequest, model: Model, call_id: str | None = None
-    ) -> Passage:
+    ) -> Passage | MediaCall:
         """Prepare a call whose body is in a dialect that the model's provider takes; nothing is sent yet.
 
         `request` is what it says, as far as that matters for an estimate. Raises ProviderNotConfigured.
@@ -46,6 +47,8 @@ class Caller:
         self._catalog.require_configured(model)
         wire = SURFACES[raw.wire] if raw.wire else self._wires[model.provider.wire]
         target = self._target(model, raw.path or wire.path, raw.headers, raw.body, call_id)
+        if raw.reading is not None:
+            return MediaCall(request, model, wire, target, self._client, reading=raw.reading)
         return Passage(request, model, wire, target, self._client, raw=raw)
 
     def _target(

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from qlaud_actors.log import get_logger
+from qlaud_actors.providers.media_rows import MediaRow, Task, task_problem
 from qlaud_actors.providers.model import Model, Provider
 from qlaud_actors.providers.price_rows import Count, PriceRow, ScheduledRow, Text
 from qlaud_actors.providers.wires import WIRES
@@ -39,7 +40,8 @@ class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     slug: Slug
     display_name: Text
     context_window: Count
-    max_output_tokens: Count
+    max_output_tokens: Annotated[int, Meta(ge=0, le=100_000_000)]
+    """Of text; none where a model puts out something else."""
     capabilities: tuple[Capability, ...]
     source: Text
     checked: dt.date
@@ -50,8 +52,9 @@ class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Models to ask when no host of this one answers, in this order."""
     author: Text | None = None
     description: str = ""
-    task: Literal["text-generation"] = "text-generation"
+    task: Task = "text-generation"
     image_tokens: Count | None = None
+    media: MediaRow = MediaRow()
     surfaces: tuple[Surface, ...] | None = None
 
     def model(self, provider: Provider) -> Model:
@@ -73,6 +76,7 @@ class ModelRow(PriceRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
             task=self.task,
             image_tokens=self.image_tokens,
             fallbacks=self.fallbacks,
+            media=self.media.limits(),
             scheduled=tuple(row.dated(provider.slug, self.slug) for row in self.scheduled),
             surfaces=provider.surfaces if self.surfaces is None else self.surfaces,
         )
@@ -195,12 +199,13 @@ def _problem(file: ProviderFile, schemes: tuple[str, ...]) -> str | None:
         return f"base_url must be an {schemes[0]} URL (or empty for a provider on request)"
     if not file.models and not file.on_request:
         return "a provider needs at least one model"
-    return next(filter(None, map(_row_problem, file.models)), None)
+    return next(filter(None, (_row_problem(row, file.wire) for row in file.models)), None)
 
 
-def _row_problem(row: ModelRow) -> str | None:
+def _row_problem(row: ModelRow, wire: str) -> str | None:
     for priced in (row, *row.scheduled):
-        if problem := priced.price_problem():
+        problem = priced.price_problem() or task_problem(row.task, wire, priced.units, row.media)
+        if problem:
             return f"{row.slug}: {problem}"
     if any(priced.price is None for priced in row.scheduled):
         return f"{row.slug}: a scheduled entry needs a price"
@@ -209,4 +214,6 @@ def _row_problem(row: ModelRow) -> str | None:
         return f"{row.slug}: scheduled prices must ascend by `from`"
     if row.max_output_tokens > row.context_window:
         return f"{row.slug}: max_output_tokens is larger than the context window"
+    if row.task == "text-generation" and not row.max_output_tokens:
+        return f"{row.slug}: max_output_tokens is missing"
     return None

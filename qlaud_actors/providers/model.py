@@ -4,6 +4,7 @@ Blocks stay JSON objects as the wire spells them (`{"type": "text", "text": …}
 this version does not know survive a round trip. What is ours is typed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -131,6 +132,21 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What a picture or a sound is billed as at most, where a request itself does not say; 0 is unknown."""
+
+    image_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Output tokens of one picture by `<quality>/<size>`, for models with fixed sizes."""
+    image_grid: Mapping[str, int] = field(default_factory=dict)
+    """The long edge of the grid of tokens by quality, for models of any size (`image_bound.grid_tokens`)."""
+    audio_tokens_per_second: int = 0
+    audio_tokens: int = 0
+    """Of one call, sent or made."""
+    audio_seconds: int = 0
+    """Of one call."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A catalogued model at one provider."""
 
@@ -154,6 +170,7 @@ class Model:
     """The most that one image is billed as, where this model differs from its provider."""
     fallbacks: tuple[str, ...] = ()
     """Slugs of models to ask when no host of this one answers."""
+    media: MediaLimits = field(default_factory=MediaLimits, hash=False)
     surfaces: tuple[str, ...] = ()
     """As its provider's, where it is not said otherwise for this model."""
     scheduled: Timeline = ()

@@ -14,6 +14,7 @@ from qlaud_actors.errors import ProviderUnavailable
 from qlaud_actors.outbound.client import MAX_STREAM_BYTES, Response
 from qlaud_actors.providers.exchange import Exchange
 from qlaud_actors.providers.model import MessageEnded, ModelEvent
+from qlaud_actors.providers.reading import Reading
 from qlaud_actors.providers.reply import characters
 from qlaud_actors.providers.wire import StreamDecoder
 from qlaud_actors.usage import Usage
@@ -38,6 +39,8 @@ class RawRequest:
     """Below the base URL; the wire's own when left out."""
     wire: str | None = None
     """By whose rules the answer is read; those of the provider's own wire when left out."""
+    reading: Reading | None = None
+    """How an answer is read that is no text of a model's."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from qlaud_actors.providers.media_rows import UnitName, UnitPicos
 from qlaud_actors.providers.pricing import UNPRICED, Dated, named
 from qlaud_actors.usage import Price, Rates, Tier
 
@@ -62,6 +63,8 @@ class PriceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     price: RatesRow | None = None
     tiers: Tiers = ()
     per_call: CallPicos = 0
+    units: dict[UnitName, UnitPicos] = {}
+    """Pico-USD for each unit that is billed beside text tokens."""
     batch: BatchRow | None = None
 
     def priced(self, provider: str, model: str, date: str) -> Price:
@@ -69,15 +72,15 @@ class PriceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if self.price is None:
             return UNPRICED
         tiers = tuple(Tier(tier.above_input_tokens, tier.rates()) for tier in self.tiers)
-        return named(Price(self.price.rates(), tiers, "", self.per_call), provider, model, date)
+        return named(Price(self.price.rates(), tiers, "", self.per_call, self.units), provider, model, date)
 
     def price_problem(self) -> str | None:
         """What is wrong with the price as a whole."""
         steps = [tier.above_input_tokens for tier in self.tiers]
         if steps != sorted(set(steps)):
             return "tiers must ascend by above_input_tokens"
-        if self.price is None and (self.tiers or self.per_call):
-            return "tiers and per_call need a price"
+        if self.price is None and (self.tiers or self.per_call or self.units):
+            return "tiers, per_call and units need a price"
         return None
 
 

@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from qlaud_actors.errors import PriceUnknown, ScopeMissing, UnknownModel
+from qlaud_actors.errors import InvalidRequest, PriceUnknown, ScopeMissing, UnknownModel
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.model import Model
 
 Hosts = tuple[Model, ...]
+
+TEXT = "text-generation"
 
 
 def candidates(
@@ -18,14 +20,16 @@ def candidates(
     allowed: Callable[[str], bool] | None = None,
     *,
     limited: bool = False,
+    task: str = TEXT,
 ) -> Hosts:
     """Whom to ask for a model, in order: its healthy hosts, cheapest first; then those of its fallbacks,
     model by model; and whoever is not healthy at the very end.
 
     `fallbacks` are the caller's own (`models` in a request) and replace the catalogue's. `allowed` tells
-    by slug what the caller's key may use. Only configured hosts are named; when there is none, the best
-    one is, so that the caller hears what is missing. A host without a price is named where no other host has
-    that model, and never to a key whose money is `limited`. Raises UnknownModel, ScopeMissing, PriceUnknown.
+    by slug what the caller's key may use, `task` what the models have to do. Only configured hosts are
+    named; when there is none, the best one is, so that the caller hears what is missing. A host without a
+    price is named where no other host has that model, and never to a key whose money is `limited`.
+    Raises UnknownModel, ScopeMissing, PriceUnknown, InvalidRequest.
     """
     first = catalog.hosts(slug)
     if allowed and not allowed(first[0].slug):
@@ -35,6 +39,9 @@ def candidates(
     else:
         others = [catalog.hosts(other) for other in fallbacks]
     asked = [first, *(hosts for hosts in others if not allowed or allowed(hosts[0].slug))]
+    for model in (hosts[0] for hosts in asked):
+        if model.task != task:
+            raise InvalidRequest(f"{model.slug} is a model for {model.task}: this asks for {task}.")
     groups = [_usable(catalog, hosts) for hosts in asked]
     if limited:
         _require_price(groups[0])

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from qlaud_actors.scripted.plan import Usage
@@ -34,6 +34,8 @@ class Row:
     """The caller's name for the request: its `x-request-id`."""
     ended: Ended = ""
     aborted: bool = False
+    units: dict[str, int] = field(default_factory=dict)
+    """What is billed beside text tokens."""
 
 
 class Bill:

@@ -11,6 +11,7 @@ from aiohttp import web
 from qlaud_actors.scripted.anthropic_wire import AnthropicWire
 from qlaud_actors.scripted.bill import Bill
 from qlaud_actors.scripted.completion import Completion, accept, body_of, call_of
+from qlaud_actors.scripted.media import MediaRoutes
 from qlaud_actors.scripted.models import anthropic_list, openai_list
 from qlaud_actors.scripted.openai_wire import OpenAIWire
 from qlaud_actors.scripted.refusal import Refusal
@@ -87,6 +88,7 @@ class ScriptedServer:
             web.post("/v1/chat/completions", self._completing(self._openai)),
             web.post("/v1/responses", self._completing(self._responses)),
             web.post("/v1/messages/count_tokens", self._count_tokens),
+            *MediaRoutes(self._bill, self._openai).routes(),
             web.get("/v1/models", self._models),
             web.get("/_scripted/bill", self._show_bill),
             web.get("/_scripted/requests", self._show_requests),

@@ -12,6 +12,7 @@ from race_stack import RaceStack
 
 CLIENTS = 300
 DEAR_MODEL = "claude-sonnet-4-6"
+EMBEDDING_MODEL = "text-embedding-3-small"
 MODELS = (MODEL, OPENAI_MODEL, DEAR_MODEL)
 """One at one host, one at two hosts, and a dearer one: a fallback to it has to hold more."""
 
@@ -141,6 +142,8 @@ class Crowd:
         words = {"text": f"w{number} ", "repeat": dice.choice([5, 100, 800]), "chunks": 8}
         fault = FAULTS[dice.choice(mix.faults)]
         body = _body(path, model, {**words, **fault}, dice.choice([100, 400, 2_000]))
+        if path == "/v1/embeddings":
+            return path, body, dice.random() < mix.leaving
         asked = body["body"] if path == "/v1/jobs" else body
         asked["stream"] = dice.random() < mix.streamed
         if dice.random() < mix.falling_back:
@@ -187,6 +190,9 @@ def _body(path: str, model: str, step: dict[str, Any], max_tokens: int) -> dict[
             return {**body, "content": script(step), "tools": []}
         case "/v1/responses":
             return {"model": model, "max_output_tokens": max_tokens, "input": script(step)}
+        case "/v1/embeddings":
+            whole = {name: value for name, value in step.items() if name not in ("cut_after", "error_after")}
+            return {"model": EMBEDDING_MODEL, "input": [script(whole), "word " * 2_000]}
         case "/v1/jobs":
             return {"endpoint": "/v1/messages", "body": _body("/v1/messages", model, step, max_tokens)}
     return {**body, "messages": [{"role": "user", "content": script(step)}]}

@@ -399,6 +399,61 @@ def money() -> list[Row]:
     ]
 
 
+def form(*parts: tuple[str, str, bytes], end: bytes = b"--b--\r\n") -> bytes:
+    """A form of `(name, what follows the name, data)`, whose boundary is `b`."""
+    head = '--b\r\ncontent-disposition: form-data; name="{}"{}\r\n\r\n'
+    return b"".join(head.format(name, more).encode() + data + b"\r\n" for name, more, data in parts) + end
+
+
+def media() -> list[Row]:
+    """Vectors, pictures and sound."""
+    asked: dict[str, dict[str, Any]] = {
+        "/v1/embeddings": {"model": "text-embedding-3-small", "input": "hi"},
+        "/v1/images/generations": {"model": "gpt-image-2", "prompt": "hi"},
+        "/v1/images/edits": {"model": "gpt-image-2", "prompt": "hi", "image": "iVBORw0KGgo="},
+        "/v1/audio/speech": {"model": "tts-1", "input": "hi", "voice": "alloy"},
+    }
+    rows = []
+    for route, body in asked.items():
+        rows += [
+            *(Row(400, "POST", route, bad) for bad in (b"{", b"[]", {}, {**body, "models": "x"})),
+            *(Row(400, "POST", route, {**body, name: 5}) for name in body),
+            Row(400, "POST", route, {**body, "model": MODEL}),
+            Row(404, "POST", route, {**body, "model": "no-such-model"}),
+            Row(402, "POST", route, body, key="broke"),
+            Row(413, "POST", route, {**body, "user": "x" * MAX_BODY}),
+        ]
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    model, named = ("model", "", b"whisper-1"), '; filename="a.mp3"'
+    file = ("file", named, b"ID3" + bytes(100))
+    forms = [
+        (400, form()),
+        (400, form(file)),
+        (400, form(model)),
+        (400, form(model, file, file)),
+        (400, form(model, ("file", named, b""))),
+        (400, form(model, file, end=b"")),
+        (400, form(model, ("prompt", "", b"\xff"), file)),
+        (400, form(model, ("response_format", "", b"docx"), file)),
+        (400, form(model, ("", "", b"x"), file)),
+        (400, form(model, ("file", named + "\r\ncontent-transfer-encoding: base64", b"SUQz"))),
+        (400, form(model, ("file", named + "\r\ncontent-encoding: gzip", b"ID3"))),
+        (400, form(model, *(("x" + str(n), "", b"") for n in range(64)), file)),
+        (400, form(("model", "", b"tts-1"), file)),
+        (404, form(("model", "", b"no-such-model"), file)),
+        (413, form(model, ("file", named, bytes(MAX_BODY + 1)))),
+    ]
+    route = "/v1/audio/transcriptions"
+    rows += [Row(status, "POST", route, body, headers=kind) for status, body in forms]
+    rows += [
+        Row(402, "POST", route, form(model, file), headers=kind, key="broke"),
+        Row(400, "POST", route, {"model": "whisper-1"}),
+        Row(400, "POST", route, form(model, file), headers={"content-type": "multipart/form-data"}),
+        Row(400, "POST", "/v1/images/edits", form(("prompt", "", b"hi")), headers=kind),
+    ]
+    return rows
+
+
 def prices() -> list[Row]:
     """Prices and their overrides. Only the operator changes them; the admin key here is the master key."""
     price = "/v1/prices/{provider}/{model:.+}"
@@ -423,6 +478,7 @@ def prices() -> list[Row]:
     return [
         *(Row(400, "PUT", price, body, at=here) for body in wrong),
         Row(413, "PUT", price, b'{"a":"' + b"x" * MAX_BODY + b'"}', at=here),
+        Row(400, "PUT", price, asked, at="/v1/prices/openai/tts-1"),
         Row(404, "PUT", price, asked, at="/v1/prices/anthropic/gpt-5.4"),
         Row(404, "PUT", price, asked, at="/v1/prices/%00/%00"),
         Row(403, "PUT", price, asked, at=here, key="user"),
@@ -564,6 +620,7 @@ TABLE = [
     *threads(),
     *control(),
     *relay(),
+    *media(),
     *money(),
     *prices(),
     *stripe(),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from cluster import books_agree
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from race_clients import FAULTS, MODELS, Crowd, Mix, purses_for
@@ -22,7 +23,14 @@ from race_stack import RaceStack, race_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ROUTES = ("/v1/messages", "/v1/chat/completions", "/v1/responses", "/v1/threads", "/v1/jobs")
+ROUTES = (
+    "/v1/messages",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/threads",
+    "/v1/jobs",
+)
 EXAMPLES = int(os.environ.get("RACE_EXAMPLES", "3"))  # noqa: TID251 - the test's own
 SEED = int(os.environ.get("RACE_SEED", "20261124"))  # noqa: TID251 - the test's own
 USABLE = 0.98
@@ -95,6 +103,7 @@ async def run(stack: RaceStack, mix: Mix, blows: list[tuple[float, str, int]]) -
     await stack.settled()
     await crowd.drain()
     await stack.settled()
+    await books_agree(stack.postgres.program.url)
     verdict = judge(stack.scripted.bill(), (await Books.of(stack)).since(known), crowd.purses, stack.victims)
     if crowd.heard.wrongly_refused:
         verdict.complaints.append(f"refused, though there was enough: {crowd.heard.wrongly_refused[:3]}")

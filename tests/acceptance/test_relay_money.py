@@ -4,12 +4,23 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from cluster import MODEL, Api, Cluster, running_cluster
 
 from api.routes import ROUTES
 
-REACH_A_PROVIDER = {"/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/responses"}
+MODELS = {
+    "/v1/embeddings": "text-embedding-3-small",
+    "/v1/images/generations": "gpt-image-2",
+    "/v1/images/edits": "gpt-image-2",
+    "/v1/audio/speech": "tts-1",
+    "/v1/audio/transcriptions": "whisper-1",
+}
+"""Where another kind of model is asked."""
+
+REACH_A_PROVIDER = {"/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"}
+REACH_A_PROVIDER |= {"/v1/responses", *MODELS}
 """Routes that call a provider inside the front door. A route that is added here must be admitted first."""
 
 
@@ -42,10 +53,27 @@ def body_for_all() -> dict[str, Any]:
         "prompt": "Hi",
         "content": "Hi",
         "voice": "alloy",
+        "image": "iVBORw0KGgo=",
         "name": "k",
         "endpoint": "/v1/messages",
         "body": {"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]},
     }
+
+
+def sent(method: str, path: str) -> dict[str, Any]:
+    """A body that the route takes, if it is one that calls a model."""
+    if method not in ("POST", "PUT", "PATCH"):
+        return {}
+    body = {**body_for_all(), **({"model": MODELS[path]} if path in MODELS else {})}
+    if path == "/v1/responses":
+        del body["prompt"]  # there it names what is stored
+    if path == "/v1/images/edits":  # it leaves as a form, which has no objects and lists
+        body = {name: value for name, value in body.items() if not isinstance(value, dict | list)}
+    if path != "/v1/audio/transcriptions":
+        return {"json": body}
+    form = aiohttp.FormData({"model": body["model"]})
+    form.add_field("file", bytes(1_000), filename="a.mp3")
+    return {"data": form}
 
 
 async def reached(cluster: Cluster, api: Api) -> set[str]:
@@ -53,11 +81,10 @@ async def reached(cluster: Cluster, api: Api) -> set[str]:
     through = set()
     for method, path in paths():
         cluster.scripted.reset()
-        body = body_for_all() if method in ("POST", "PUT", "PATCH") else None
-        if body and path == "/v1/responses":
-            del body["prompt"]  # there it names what is stored
         headers = {"x-api-key": api.key}
-        async with api.session.request(method, api.base_url + path, json=body, headers=headers) as response:
+        async with api.session.request(
+            method, api.base_url + path, headers=headers, **sent(method, path)
+        ) as response:
             await response.read()
         if cluster.scripted.requests() or cluster.scripted.bill()["by_status"]:
             through.add(path)

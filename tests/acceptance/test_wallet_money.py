@@ -1,5 +1,8 @@
 """A wallet on real processes: refused while empty, not once paid; workers fill it and push usage."""
 
+import base64
+import io
+import wave
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,8 +12,22 @@ from fakes.stripe_double import SECRET_KEY, WEBHOOK_SECRET, StripeDouble, signed
 
 from api.routes import ROUTES
 from qlaud_actors.probe import wait_until
+from qlaud_actors.scripted.media import PIXEL
 
 SAID = {"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def recording() -> io.BytesIO:
+    """A tenth of a second of silence as a WAV file."""
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8_000)
+        file.writeframes(bytes(1_600))
+    return io.BytesIO(sound.getvalue())
+
+
 SPENDING: dict[str, list[dict[str, Any]]] = {
     "/v1/messages": [SAID, {**SAID, "stream": True}, {**SAID, "model": OPENAI_MODEL}],
     "/v1/messages/count_tokens": [SAID],
@@ -19,6 +36,13 @@ SPENDING: dict[str, list[dict[str, Any]]] = {
         {"model": OPENAI_MODEL, "max_output_tokens": 20, "input": "Hi", "stream": stream}
         for stream in (False, True)
     ],
+    "/v1/embeddings": [{"model": "text-embedding-3-small", "input": "Hi"}],
+    "/v1/images/generations": [{"model": "gpt-image-1.5", "prompt": "Hi"}],
+    "/v1/images/edits": [
+        {"model": "gpt-image-1.5", "prompt": "Hi", "image": base64.b64encode(PIXEL).decode()}
+    ],
+    "/v1/audio/speech": [{"model": "tts-1", "input": "Hi", "voice": "alloy"}],
+    "/v1/audio/transcriptions": [{"model": "whisper-1", "file": "a recording"}],
     "/v1/jobs": [{"endpoint": "/v1/messages", "body": SAID}],
     "/v1/threads/{thread_id}/messages": [
         {"model": MODEL, "max_tokens": 20, "content": "Hi", "stream": stream} for stream in (False, True)
@@ -74,9 +98,11 @@ async def ask_all(api: Api, thread_id: str) -> dict[str, Any]:
     for route, bodies in SPENDING.items():
         for number, body in enumerate(bodies):
             url = api.base_url + route.replace("{thread_id}", thread_id)
-            async with api.session.post(url, json=body, headers={"x-api-key": api.key}) as response:
+            form = {**body, "file": recording()} if "file" in body else None
+            sent: dict[str, Any] = {"json": body} if form is None else {"data": form}
+            async with api.session.post(url, headers={"x-api-key": api.key}, **sent) as response:
                 is_json = response.content_type == "application/json"
-                answer = await response.json() if is_json else await response.text()
+                answer = await response.json() if is_json else await response.read()
                 answers[f"{route} {number}"] = response.status, answer
     return answers
 

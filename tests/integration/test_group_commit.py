@@ -205,7 +205,7 @@ async def test_a_settlement_is_repeated_after_a_cut_and_charges_once(pool: Pool,
         await transaction.start()
         await other.execute("SELECT FROM budgets WHERE key_id = $1 FOR UPDATE", key.id)
         asked = asyncio.gather(*map(settle, held))
-        await cut(pool, "settle_calls_v1")
+        await cut(pool, "settle_calls_v2")
         await transaction.rollback()
         assert await asked == [Settlement(7, 0)] * 20
     assert await budget(pool, key) == (140, 0)

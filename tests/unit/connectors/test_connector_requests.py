@@ -159,6 +159,21 @@ def test_a_credential_that_cannot_be_a_header_is_refused_without_showing_it() ->
     assert "xoxb" not in str(caught.value)
 
 
+def test_what_no_wire_can_carry_is_refused() -> None:
+    """Half of a surrogate pair, which JSON can spell, and an address that is none in an e-mail."""
+    with pytest.raises(RequestProblem, match="cannot be sent"):
+        call("slack/list_users", {"cursor": "\ud800"})
+    slack = CONNECTORS["slack"]
+    mail = msgspec.structs.replace(slack.actions[-1], body={"raw": "{*:rfc822}"})
+    for to in ("a@b.c\r\nBcc: x@y.z", "<", "\x00", "a@", "@[", "=?utf-8?q?=0A?="):
+        try:
+            request = build(slack, mail, {"channel": "C", "topic": "t"}, Access(slack.auth[0], {"to": to}))
+        except RequestProblem:
+            continue
+        raw = base64.urlsafe_b64decode(body(request)["raw"]).decode()
+        assert "\nBcc:" not in raw
+
+
 def test_too_large_arguments_are_refused() -> None:
     """An address and a body have a limit."""
     with pytest.raises(RequestProblem, match="too long"):
