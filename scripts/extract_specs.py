@@ -78,22 +78,27 @@ def extract(specs: Specs, connectors: list[Connector]) -> dict[str, Any]:
 
 def operation(specs: Specs, connector: Connector, action: Action) -> dict[str, Any]:
     """The operation of an action, cut down; empty when there is none."""
-    source = connector.source(action)
-    method, path = connector.request_line(action)
-    document = specs.document(str(source.file))
-    if source.file == SLACK:
-        name = source.operation or path.removeprefix("/")
-        found = document.get(name)
-        return {"operation": name, **openapi.slack_node(found, requests(connector, action))} if found else {}
-    method, _, path = (source.operation or f"{method} {source.prefix}{path}").partition(" ")
-    found = openapi.find(document["paths"], method, path)
-    if found is None:
+    name = str(connector.source(action).file)
+    method, path = wanted(connector, action)
+    document = specs.document(name)
+    sent = requests(connector, action)
+    if name == SLACK:
+        found = document.get(path)
+        return {"operation": f"{method} {path}", **openapi.slack_node(found, sent)} if found else {}
+    if (found := openapi.find(document["paths"], method, path)) is None:
         return {}
     theirs, item = found
-    return {
-        "operation": f"{method} {theirs}",
-        **openapi.operation_node(document, item, method, requests(connector, action)),
-    }
+    return {"operation": f"{method} {theirs}", **openapi.operation_node(document, item, method, sent)}
+
+
+def wanted(connector: Connector, action: Action) -> tuple[str, str]:
+    """Method and path in the specification's words; of Slack the method's name for the path."""
+    source = connector.source(action)
+    method, path = connector.request_line(action)
+    if source.file == SLACK:
+        return method, source.operation or path.removeprefix("/")
+    method, _, path = (source.operation or f"{method} {source.prefix}{path}").partition(" ")
+    return method, path
 
 
 def main() -> int:
@@ -151,7 +156,9 @@ def misfit(
         schema = schemas.get(source.file)
         return graphql_schema.problems(schema, connector, action) if schema else ["not extracted"]
     said = found["operations"].get(f"{connector.slug}/{action.name}")
-    if not said:
+    method, path = wanted(connector, action)
+    theirs, _, where = said["operation"].partition(" ") if said else ("", "", "")
+    if openapi.find({where: {theirs.lower(): {}}}, method, path) is None:
         return [f"{action.request} is no operation of {source.file}; or run scripts/extract_specs.py"]
     return openapi.problems(said, requests(connector, action))
 
