@@ -65,14 +65,14 @@ def catalog() -> None:
 def lint(paths: tuple[Path, ...]) -> None:
     """Check the files given, or all packaged ones and those of QLAUD_CONNECTOR_DIR; 1 when one is wrong."""
     from qlaud_actors.catalog_lint import lint as lint_connector
-    from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse
+    from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
 
-    sources = {str(path): path.read_text("utf-8") for path in paths or _own_files()}
+    sources: dict[str, str | Path] = {str(path): path for path in paths or _own_files()}
     problems: list[str] = []
     actions = 0
-    for name, text in (sources if paths else {**packaged(), **sources}).items():
+    for name, source in (sources if paths else {**packaged(), **sources}).items():
         try:
-            connector = parse(name, text)
+            connector = parse(name, source if isinstance(source, str) else read_text(source))
         except ConnectorFileError as error:
             problems += str(error).splitlines()
             continue

@@ -16,7 +16,7 @@ from qlaud_actors.connectors.paths import projected, value_at, worded
 HIDDEN = "[hidden]"
 NOTE = "_note"
 """Key under which a result says what was cut."""
-NEXT_LINK = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next\b"?')
+NEXT_LINK = re.compile(r'<([^>]*)>\s*;([^,]*\brel="?next\b"?[^,]*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,10 @@ def _next_cursor(
     match pager.kind:
         case "link":
             link = NEXT_LINK.search(received.headers.get("link", ""))
-            return _parameter(link[1], pager.param) if link else None
+            # Sentry always names a next page, and says here that there is nothing on it.
+            if link is None or 'results="false"' in link[2]:
+                return None
+            return _parameter(link[1], pager.param)
         case "cursor":
             more = value_at(answer, pager.more) if pager.more else True
             found = value_at(answer, pager.next) if more else None
@@ -172,7 +175,8 @@ def _object_result(output: Output, found: Any, headers: dict[str, str]) -> Any:
         limit = max(50, limit // 2)
         result = _clipped(kept, limit, notes := [], most=max(3, limit // 40))
     if len(encoded := msgspec.json.encode(result)) > output.max_chars:
-        result, notes = {"text": encoded.decode()[: output.max_chars]}, ["The answer was cut."]
+        # As a text inside JSON it can be twice as long: each quote gets a backslash.
+        result, notes = {"text": encoded.decode()[: output.max_chars // 2]}, ["The answer was cut."]
     return _noted({**result, **headers}, notes, output)
 
 

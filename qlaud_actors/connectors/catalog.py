@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse
+from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
 from qlaud_actors.connectors.model import Connector
 from qlaud_actors.log import get_logger
 
@@ -38,7 +38,7 @@ class ConnectorCatalog:
             _add(connectors, name, parse(name, text))
         own: dict[str, Connector] = {}
         for path in sorted(directory.glob("*.toml")) if directory else ():
-            _add(own, str(path), parse(str(path), _text(path)))
+            _add(own, str(path), parse(str(path), read_text(path)))
             logger.info("connector_file", file=str(path))
         everything = {**connectors, **own}
         ordered = {slug: everything[slug] for slug in sorted(everything)}
@@ -68,10 +68,3 @@ def _overrides(environ: Mapping[str, str], connectors: Mapping[str, Connector]) 
             raise ConnectorFileError(f"{name} must be an http or https URL without query")
         overrides[names[name]] = value.strip().rstrip("/")
     return overrides
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConnectorFileError(f"{path}: {type(error).__name__}") from None

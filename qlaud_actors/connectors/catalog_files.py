@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from qlaud_actors.connectors.filters import FILTERS
 from qlaud_actors.connectors.hosts import host_problem
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Auth, Connector, Field, Paging
-from qlaud_actors.connectors.template import names
+from qlaud_actors.connectors.template import SPREAD, names
 
 RESERVED = frozenset({"cursor", "limit", "idempotency_key"})
 """Names that the catalogue itself gives a value."""
@@ -27,6 +28,14 @@ def packaged() -> dict[str, str]:
     directory = files("qlaud_actors.connectors").joinpath("catalog")
     found = [entry for entry in directory.iterdir() if entry.name.endswith(".toml")]
     return {entry.name: entry.read_text("utf-8") for entry in sorted(found, key=lambda e: e.name)}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of the operator's. Raises ConnectorFileError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConnectorFileError(f"{path}: {type(error).__name__}") from None
 
 
 def parse(name: str, text: str) -> Connector:
@@ -77,6 +86,8 @@ def _shared_problems(connector: Connector, settings: set[str]) -> Iterator[str]:
         yield "verify: needs `request` or `document`, and not both"
     if verify.document and not connector.graphql:
         yield "verify: a `document` needs the vendor's `graphql`"
+    if verify.base_url and (problem := host_problem(verify.base_url, connector.hosts, settings)):
+        yield f"verify: {problem}"
     if verify.request:
         yield from _placeholders("verify.request", verify.request, settings)
     used = {name for action in connector.actions for name in action.uses}
@@ -162,6 +173,8 @@ def _place_problems(connector: Connector, action: Action, own: set[str], setting
         yield "a GET has the effect `read`"
     if method == "GET" and action.body is not None:
         yield "a GET has no body"
+    if SPREAD in action.query:
+        yield f"`{SPREAD}` in a query would let a model name parameters"
     known = own | settings | {"idempotency_key", "*"}
     yield from _placeholders("path", path, known - {"*"})
     yield from _placeholders("query, headers or body", [action.query, action.headers, action.body], known)

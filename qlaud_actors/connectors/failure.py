@@ -60,6 +60,7 @@ def _ok_code(connector: Connector, answer: Any) -> str | None:
 def _kind(connector: Connector, status: int, code: str | None, headers: Mapping[str, str]) -> FailureKind:
     limits = connector.limits
     spent = bool(limits.remaining) and headers.get(str(limits.remaining).lower(), "").strip() == "0"
+    spent = spent or "retry-after" in headers  # a refusal for good names no time
     if status in limits.statuses or code in limits.codes or (status == 403 and spent):
         return "rate_limited"
     if status == 401 or (code is not None and code in connector.errors.reconnect):

@@ -47,16 +47,13 @@ def _notion_text(value: Any) -> list[dict[str, Any]]:
     """Plain text as Notion's rich text, which takes 2000 characters a piece."""
     whole = str(value)
     pieces = [whole[at : at + 2000] for at in range(0, len(whole), 2000)] or [""]
-    return [{"type": "text", "text": {"content": piece}} for piece in pieces]
+    return [{"text": {"content": piece}} for piece in pieces]
 
 
 def _notion_blocks(value: Any) -> list[dict[str, Any]]:
     """Plain text as Notion's blocks: a paragraph per line, 100 at most (its own limit)."""
     lines = [line for line in str(value).split("\n") if line.strip()][:100]
-    return [
-        {"object": "block", "type": "paragraph", "paragraph": {"rich_text": _notion_text(line)}}
-        for line in lines
-    ]
+    return [{"type": "paragraph", "paragraph": {"rich_text": _notion_text(line)}} for line in lines]
 
 
 def _rfc822(value: Any) -> str:

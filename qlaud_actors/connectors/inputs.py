@@ -3,6 +3,7 @@
 from typing import Any
 
 from qlaud_actors.connectors.model import Action, Connector
+from qlaud_actors.connectors.template import names
 
 MAX_LENGTH = 10_000
 MAX_ITEMS = 100
@@ -15,12 +16,15 @@ def input_schema(connector: Connector, action: Action) -> dict[str, Any]:
     properties |= action.input
     if pager := connector.pager(action):
         limit = {"type": "integer", "minimum": 1, "maximum": pager.max, "default": pager.limit}
-        properties["limit"] = {**limit, "description": "How many at most."}
+        if "limit" in {name for name, _ in names([pager.query, pager.body])}:
+            properties["limit"] = {**limit, "description": "How many at most."}
         properties["cursor"] = {"type": "string", "description": CURSOR}
     schema: dict[str, Any] = {"type": "object"}
     schema["properties"] = {name: bounded(definition) for name, definition in properties.items()}
     if action.required:
         schema["required"] = list(action.required)
+    if action.at_least:
+        schema["minProperties"] = action.at_least
     return {**schema, "additionalProperties": False}
 
 

@@ -103,6 +103,7 @@ class Verify(Part, frozen=True, kw_only=True):
     request: RequestLine | None = None
     document: str | None = None
     body: Any = None
+    base_url: Https | None = None
     connected_as: Line
     account_id: Line
     whose: Literal["person", "workspace", "bot"] = "person"
@@ -187,6 +188,8 @@ class Action(Part, frozen=True, kw_only=True):
     synonyms: tuple[Line, ...] = ()
     uses: tuple[Name, ...] = ()
     required: tuple[Name, ...] = ()
+    at_least: Annotated[int, Meta(ge=0, le=10)] = 0
+    """How many inputs must be given; a change needs something to change."""
     input: dict[Name, dict[str, Any]] = {}
     query: dict[str, Template] = {}
     headers: dict[HeaderName, Line] = {}

@@ -8,6 +8,7 @@ escaped where it stands.
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.errors import MessageError
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -86,6 +87,21 @@ def build(
     return Request(method, url, headers | credential_headers(access), body)
 
 
+def verification(connector: Connector, access: Access, override: str | None = None) -> Request:
+    """The request that proves a credential and says whose it is. Raises RequestProblem."""
+    verify = connector.verify
+    method, _, path = (verify.request or connector.graphql or "").partition(" ")
+    base_url = verify.base_url or access.auth.base_url or connector.base_url
+    url = address(base_url, connector.hosts, access.settings, override) + _path(path, access.settings)
+    pairs = _credential_query(access)
+    url += f"?{form_text(pairs)}" if pairs else ""
+    content = {"query": verify.document, "variables": verify.body or {}} if verify.document else verify.body
+    body = None if content is None else msgspec.json.encode(content)
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    headers |= _headers(connector.headers, access.settings) | credential_headers(access)
+    return Request(method, url, headers, body)
+
+
 def address(
     base_url: str, hosts: tuple[str, ...], settings: Mapping[str, str], override: str | None = None
 ) -> str:
@@ -128,6 +144,10 @@ def _values(connector: Connector, action: Action, arguments: Mapping[str, Any]) 
     known = input_schema(connector, action)["properties"]
     if unknown := sorted(arguments.keys() - known.keys()):
         raise RequestProblem(f"There is no input `{unknown[0][:64]}`.")
+    try:
+        msgspec.json.encode(arguments)
+    except (UnicodeEncodeError, RecursionError):  # half of a surrogate pair, which no wire can carry
+        raise RequestProblem("The arguments hold characters that cannot be sent.") from None
     values = {**defaults(connector, action), **arguments}
     pager = connector.pager(action)
     if pager and pager.kind in ("page", "offset") and "cursor" in values:
@@ -143,7 +163,7 @@ def _placed(
     """Query and body: templates first, then what no template places, under its own name."""
     pager = connector.pager(action)
     query_template: dict[str, Any] = {**action.query, **(pager.query if pager else {})}
-    body_template = merged(action.body, pager.body if pager else None)
+    body_template = merged(action.body, (pager.body or None) if pager else None)
     used = {name for name, _ in names([action.request or "", query_template, body_template])}
     used |= {name for name, _ in names(action.headers)}
     loose = {} if "*" in used else {k: v for k, v in values.items() if k not in used and v is not None}
@@ -157,7 +177,10 @@ def _placed(
 
 
 def _filled(template: Any, known: Mapping[str, Any]) -> Any:
-    filled = fill(template, known)
+    try:
+        filled = fill(template, known)
+    except (ValueError, LookupError, MessageError):
+        raise RequestProblem("A value cannot be written as this vendor wants it.") from None
     return None if filled is ABSENT else filled
 
 

@@ -1,7 +1,8 @@
 """The one grammar of placeholders: `{name}` or `{name:filter}`, in paths, queries, headers and bodies.
 
 A text that is one placeholder becomes the value itself, of its own type. Within more text it becomes
-text. What names a value that is not there is left out, and so is a table or list left empty by that.
+text. What names a value that is not there is left out, and so is an inner table or list none of whose
+values are there, with its constants.
 """
 
 import re
@@ -13,7 +14,8 @@ from qlaud_actors.connectors.filters import FILTERS
 PLACEHOLDER = re.compile(r"\{(\*|[a-z][a-z0-9_]*)(?::([a-z][a-z0-9_]*))?\}")
 Template: TypeAlias = str | int | float | bool
 ABSENT: Any = object()
-MAX_DEPTH = 12
+SPREAD = "..."
+"""Key of a table in a body that takes in a table of the model's."""
 
 
 def names(template: Any) -> Iterator[tuple[str, str | None]]:
@@ -31,15 +33,31 @@ def names(template: Any) -> Iterator[tuple[str, str | None]]:
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
     """The template with its placeholders replaced; ABSENT when nothing of it is left."""
+    if isinstance(template, Mapping):
+        filled = _kept({key: _fill_inner(value, values) for key, value in template.items()})
+        return ABSENT if template and not filled else filled
+    return _fill_inner(template, values)
+
+
+def _fill_inner(template: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(template, str):
         return _fill_text(template, values)
     if isinstance(template, Mapping):
-        filled = {key: fill(value, values) for key, value in template.items()}
-        return _pruned(template, {key: value for key, value in filled.items() if value is not ABSENT})
+        pairs = {key: _fill_inner(value, values) for key, value in template.items()}
+        asked = [pairs[key] for key, value in template.items() if any(names(value))]
+        # Constants beside values that are all left out would say something of their own.
+        return ABSENT if asked and all(value is ABSENT for value in asked) else _kept(pairs)
     if isinstance(template, list | tuple):
-        items = [fill(value, values) for value in template]
-        return _pruned(template, [item for item in items if item is not ABSENT])
+        items = [item for item in (_fill_inner(value, values) for value in template) if item is not ABSENT]
+        return ABSENT if template and not items else items
     return template
+
+
+def _kept(filled: dict[str, Any]) -> dict[str, Any]:
+    """What is there; the table under SPREAD is taken in, and does not replace what the file names."""
+    more = filled.pop(SPREAD, ABSENT)
+    kept = {key: value for key, value in filled.items() if value is not ABSENT}
+    return {**more, **kept} if isinstance(more, Mapping) else kept
 
 
 def fill_text(template: str, values: Mapping[str, Any], spell: Callable[[str], str] = str) -> str | None:
@@ -77,8 +95,3 @@ def _value(match: re.Match[str], values: Mapping[str, Any]) -> Any:
     if value is None:
         value = ABSENT
     return value if value is ABSENT or match[2] is None else FILTERS[match[2]](value)
-
-
-def _pruned(template: Any, filled: Any) -> Any:
-    """What only placeholders made empty is absent; what the file wrote empty stays."""
-    return ABSENT if template and not filled else filled
