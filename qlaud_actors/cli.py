@@ -11,6 +11,7 @@ import click
 from qlaud_actors import audit
 from qlaud_actors.price_commands import prices
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.vault_commands import vault
 
 ENVIRONMENT_HELP = """
 The environment decides everything; what is not set has a default that works.
@@ -111,6 +112,7 @@ def doctor() -> None:
 main.add_command(audit.reconcile)
 main.add_command(audit.usage)
 main.add_command(prices)
+main.add_command(vault)
 
 
 def _become(module: str) -> None:

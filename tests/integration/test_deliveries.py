@@ -15,7 +15,7 @@ from aiohttp import web
 from front_door import front_door
 from receiver import Receiver, hangs_up, running_receiver, says, stays_silent
 
-from qlaud_actors.connectors.vault import Vault
+from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool, Rows
 from qlaud_actors.deliveries import outbox, store
 from qlaud_actors.deliveries.courier import PER_WEBHOOK, SLOTS, Courier
