@@ -116,7 +116,7 @@ class _Shelf:
 
 
 def _shelves(pool: Pool, vault: Vault) -> list[_Shelf]:
-    keyring, zero = vault.keyring, str(uuid.UUID(int=0))
+    keyring = vault.keyring
 
     async def wrap_anew(row: Record) -> bytes:
         return keyring.wrap(keyring.unwrap(row["sealed"], row["account_id"], row["row_id"]))
@@ -129,12 +129,13 @@ def _shelves(pool: Pool, vault: Vault) -> list[_Shelf]:
 
         return renew
 
-    q = QUERIES
-    return [
-        _Shelf("data keys", q.old_data_keys, (keyring.newest,), "", wrap_anew, q.replace_data_key),
-        _Shelf("tools", q.old_tool_secrets, (), "", seal_anew("tool"), q.replace_tool_secret),
-        _Shelf("webhooks", q.old_webhook_secrets, (), zero, seal_anew("webhook"), q.replace_webhook_secret),
-    ]
+    old, replace = QUERIES.old_data_keys, QUERIES.replace_data_key
+    data_keys = _Shelf("data keys", old, (keyring.newest,), "", wrap_anew, replace)
+    old, replace = QUERIES.old_tool_secrets, QUERIES.replace_tool_secret
+    tools = _Shelf("tools", old, (), "", seal_anew("tool"), replace)
+    old, replace = QUERIES.old_webhook_secrets, QUERIES.replace_webhook_secret
+    webhooks = _Shelf("webhooks", old, (), str(uuid.UUID(int=0)), seal_anew("webhook"), replace)
+    return [data_keys, tools, webhooks]
 
 
 async def _renew_all(pool: Pool, shelf: _Shelf, outcome: Outcome, say: Say) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from yarl import URL
 
 from qlaud_actors.connectors.vault import VaultError
+from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Answer, Attempt, PostFailed, Session, post
 from qlaud_actors.outbound.guard import ForbiddenURL, check_url
@@ -80,7 +81,10 @@ class WebhookCaller:
             url = check_url(tool.webhook_url, allow_private=self._allow_private).url
         except ForbiddenURL as error:
             return _failed(f"The tool's webhook was not called: its URL {error}.")
-        secret = await _opened(tool, call)
+        try:
+            secret = await _opened(tool, call)
+        except ConnectionLost:
+            return _failed("The tool was not called: the use of its secret could not be put on record.")
         if secret is None:
             return _failed("This tool's signing secret cannot be read here: it has to be registered again.")
         body = msgspec.json.encode(payload(tool, call, context))
