@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 from qlaud_actors import jobs
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
-from qlaud_actors.connectors.vault import Keyring, Vault
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.conversation.bus import Bus
 from qlaud_actors.conversation.publisher import Publisher
 from qlaud_actors.conversation.runner import TurnRunner
@@ -138,6 +139,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
+        keyring = Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
         yield Services(
             settings=settings,
             pool=pool,
@@ -145,7 +147,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             redis=redis,
             broker=broker,
             catalog=catalog,
-            vault=Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else "")),
+            vault=_kept(stack, Vault(keyring, pool, process)),
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,

@@ -12,6 +12,7 @@ from qlaud_actors import audit
 from qlaud_actors.catalog_commands import catalog
 from qlaud_actors.price_commands import prices
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.vault_commands import vault
 
 ENVIRONMENT_HELP = """
 The environment decides everything; what is not set has a default that works.
@@ -113,6 +114,7 @@ main.add_command(audit.reconcile)
 main.add_command(audit.usage)
 main.add_command(prices)
 main.add_command(catalog)
+main.add_command(vault)
 
 
 def _become(module: str) -> None:

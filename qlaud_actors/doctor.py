@@ -13,14 +13,16 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from qlaud_actors import embedded
+from qlaud_actors.connectors import rotation
+from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.db.migrate import missing_migrations
 from qlaud_actors.db.pool import ConnectionLost, DatabaseError, connect
 from qlaud_actors.localstack import LocalStack, local_stack, local_url, with_local_stack
-from qlaud_actors.masterkey import KEYRING_FILE, MASTER_KEY_FILE
+from qlaud_actors.masterkey import KEYRING_FILE, MASTER_KEY_FILE, with_stored_secrets
 from qlaud_actors.probe import http_status
 from qlaud_actors.program import ProgramError
 from qlaud_actors.providers.catalog import Catalog, CatalogError
-from qlaud_actors.settings import Settings
+from qlaud_actors.settings import Settings, SettingsError
 
 OLDEST_POSTGRES = 14
 
@@ -50,6 +52,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings = [_python(), _data_dir(settings)]
     findings += [_secret(settings, name) for name in (MASTER_KEY_FILE, KEYRING_FILE)]
     findings += [await _store(store, reached) for store in STORES]
+    findings += await _old_keys(with_stored_secrets(reached))
     findings += [await _front_door(stack, settings), _providers(settings)]
     return findings
 
@@ -155,6 +158,35 @@ async def _postgres(url: str) -> Finding:
         words += f", {len(missing)} migration{'' if len(missing) == 1 else 's'} missing"
         return Finding(subject, Verdict.WRONG, words, "run `qlaud migrate`")
     return Finding(subject, Verdict.FINE, f"{words}, migrated")
+
+
+async def _old_keys(settings: Settings) -> list[Finding]:
+    """Keys of the ring that must stay, or that are missing; nothing where the database cannot tell."""
+    if settings.database_url is None or settings.keyring is None:
+        return []
+    subject = "encryption keys"
+    try:
+        keyring = Keyring.parse(settings.keyring.reveal())
+    except SettingsError as error:
+        return [Finding(subject, Verdict.WRONG, str(error), "correct QLAUD_KEYRING")]
+    try:
+        connection = await connect(settings.database_url)
+        try:
+            found = await rotation.status(connection, keyring)
+        finally:
+            await connection.close()
+    except (*ConnectionLost, DatabaseError, ValueError):
+        return []  # the check of Postgres says why
+    findings = [
+        Finding(subject, Verdict.WRONG, f"{use.key_id} is not in the ring: {use.words()}", "put it back")
+        for use in found.missing
+    ]
+    findings += [
+        Finding(subject, Verdict.NOTE, f"{use.key_id} must stay: {use.words()}", "run `qlaud vault rotate`")
+        for use in found.old
+        if use not in found.missing
+    ]
+    return findings or [Finding(subject, Verdict.FINE, f"all under {found.newest}")]
 
 
 async def _redis(url: str) -> Finding:

@@ -59,6 +59,7 @@ class Settings:
     provider_attempts: int = 3
     jobs_per_worker: int = 100
     retention_days: int = 7
+    vault_audit_days: int = 90
     log_level: str = "info"
     log_format: str = "json"
     public_url: str | None = None
@@ -99,6 +100,7 @@ class Settings:
             provider_attempts=read.integer("QLAUD_PROVIDER_ATTEMPTS", 3, 1, 10),
             jobs_per_worker=read.integer("QLAUD_JOBS_PER_WORKER", 100, 0, 100_000),
             retention_days=read.integer("QLAUD_RETENTION_DAYS", 7, 1, 3650),
+            vault_audit_days=read.integer("QLAUD_VAULT_AUDIT_DAYS", 90, 1, 36_500),
             log_level=read.choice("QLAUD_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("QLAUD_LOG_FORMAT", "json", ("json", "console")),
             public_url=read.url("QLAUD_PUBLIC_URL", ("http", "https")),

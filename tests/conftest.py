@@ -16,7 +16,8 @@ import pytest
 import redis
 
 from qlaud_actors import embedded, program
-from qlaud_actors.connectors.vault import Keyring, Vault
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.db.migrate import migrate
 from qlaud_actors.db.pool import Pool, connect, open_pool
 from qlaud_actors.probe import wait_until
@@ -114,9 +115,9 @@ def fresh_servers(postgres_server: str, valkey_server: str) -> Callable[[], Fres
 
 
 @pytest.fixture
-def vault() -> Vault:
+def vault(pool: Pool) -> Vault:
     """A vault with a key of its own."""
-    return Vault(Keyring.parse(Keyring.generate()))
+    return Vault(Keyring.parse(Keyring.generate()), pool)
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ async def run(settings: Settings) -> None:
             every(min(HOLDS_SECONDS, lease), lambda: presence.release_abandoned(services.pool)),
             every(TIDY_SECONDS, job_runner.delete_old),
             every(TIDY_SECONDS, courier.delete_old),
+            every(TIDY_SECONDS, lambda: services.vault.trail.forget(settings.vault_audit_days)),
             every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
             *_stripe_upkeep(services),
         )

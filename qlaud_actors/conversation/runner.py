@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from qlaud_actors import log, metrics
 from qlaud_actors.carrier import Carried, Carrier
-from qlaud_actors.connectors.vault import Vault
+from qlaud_actors.connectors.store import Vault
 from qlaud_actors.conversation import events, mailbox, threads
 from qlaud_actors.conversation.call_journal import ToolJournal
 from qlaud_actors.conversation.calls import TurnModels

@@ -54,6 +54,11 @@ async def connect(url: str) -> Connection:
     return connection
 
 
+def in_transaction(rows: Rows) -> bool:
+    """Whether what is read through `rows` may yet be undone."""
+    return not isinstance(rows, asyncpg.Pool) and rows.is_in_transaction()
+
+
 async def _leave_as_it_is(_connection: Connection) -> None:
     """An open transaction was rolled back already. We keep nothing else in a session (no listeners, no
     settings, no session locks), so the driver's usual round trip that clears it all is saved.

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qlaud_actors import log, metrics
-from qlaud_actors.connectors.vault import Vault
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import VaultError
 from qlaud_actors.db.pool import ConnectionLost, Pool
 from qlaud_actors.deliveries import outbox
 from qlaud_actors.deliveries.model import MAX_ATTEMPTS, Attempted, Delivery, next_wait
@@ -111,9 +112,12 @@ class Courier:
 
     async def _attempt(self, delivery: Delivery) -> Attempted:
         """Send it once, and say what came of it."""
-        if delivery.secret is None:
+        try:
+            secret = await delivery.secret.open(f"delivery:{delivery.id}")
+        except VaultError as error:
+            logger.error("webhook_secret_lost", reason=str(error))  # noqa: TRY400 - no trace needed
             return Attempted(error="the webhook's secret cannot be read here: rotate it")
-        headers = signed_headers(delivery.secret, str(delivery.id), int(time.time()), delivery.body)
+        headers = signed_headers(secret, str(delivery.id), int(time.time()), delivery.body)
         headers["content-type"] = "application/json"
         headers["x-qlaud-event"] = delivery.event
         attempt = Attempt()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from qlaud_actors.settings import Secret
+from qlaud_actors.connectors.vault import ClosedSecret
 
 Event: TypeAlias = Literal["job.completed", "usage.recorded", "key.cap_exceeded"]
 """What can be told."""
@@ -47,8 +47,7 @@ class Delivery:
     body: bytes
     epoch: int
     attempts: int
-    secret: Secret | None
-    """None when it does not open here."""
+    secret: ClosedSecret
 
 
 @dataclass(frozen=True, slots=True)

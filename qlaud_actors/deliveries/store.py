@@ -2,13 +2,13 @@
 
 import uuid
 
-from qlaud_actors.connectors.vault import Vault, VaultError
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import Place
 from qlaud_actors.db.pool import Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.deliveries.model import Delivery, DeliveryRecord, Event, Webhook
 from qlaud_actors.errors import Conflict, NotFound
 from qlaud_actors.ids import new_endpoint_secret, new_uuid
-from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Secret
 
 QUERIES = load_queries("qlaud_actors.deliveries")
@@ -16,15 +16,13 @@ QUERIES = load_queries("qlaud_actors.deliveries")
 MAX_WEBHOOKS = 20
 """Living ones of one account."""
 
-logger = get_logger(__name__)
-
 
 async def insert_webhook(
     rows: Rows, vault: Vault, account_id: uuid.UUID, url: str | None, events: list[Event]
 ) -> tuple[Webhook, Secret]:
     """A new webhook and its secret, which is told once. Raises Conflict."""
     webhook_id, secret = new_uuid(), new_endpoint_secret()
-    sealed = vault.seal(secret, _place(account_id, webhook_id))
+    sealed = await vault.seal(rows, _place(account_id, webhook_id), secret)
     row = await rows.fetchrow(
         QUERIES.insert_webhook, webhook_id, account_id, url, events, sealed, MAX_WEBHOOKS
     )
@@ -56,7 +54,7 @@ async def can_tell_address(rows: Rows, account_id: uuid.UUID) -> bool:
 async def rotate_secret(rows: Rows, vault: Vault, account_id: uuid.UUID, webhook_id: uuid.UUID) -> Secret:
     """Another secret, from the next attempt on. Raises NotFound."""
     secret = new_endpoint_secret()
-    sealed = vault.seal(secret, _place(account_id, webhook_id))
+    sealed = await vault.seal(rows, _place(account_id, webhook_id), secret)
     if await rows.fetchval(QUERIES.replace_secret, account_id, webhook_id, sealed) is None:
         raise NotFound("There is no such webhook.")
     return Secret(secret)
@@ -81,7 +79,7 @@ async def redeliver(rows: Rows, webhook_id: uuid.UUID, delivery_id: uuid.UUID) -
 
 
 def delivery_from(row: Record, vault: Vault) -> Delivery:
-    """A claimed delivery, with the secret that signs it."""
+    """A claimed delivery, with the secret that signs it, still closed."""
     return Delivery(
         id=row["id"],
         webhook_id=row["webhook_id"],
@@ -90,20 +88,12 @@ def delivery_from(row: Record, vault: Vault) -> Delivery:
         body=row["body"].encode(),
         epoch=row["epoch"],
         attempts=row["attempts"],
-        secret=_open_secret(row, vault),
+        secret=vault.closed(_place(row["account_id"], row["webhook_id"]), row["secret"]),
     )
 
 
-def _open_secret(row: Record, vault: Vault) -> Secret | None:
-    try:
-        return vault.open(row["secret"], _place(row["account_id"], row["webhook_id"]))
-    except VaultError as error:
-        logger.error("webhook_secret_lost", webhook_id=str(row["webhook_id"]), reason=str(error))  # noqa: TRY400 - no trace needed
-        return None
-
-
-def _place(account_id: uuid.UUID, webhook_id: uuid.UUID) -> str:
-    return f"webhook:{account_id}:{webhook_id}"
+def _place(account_id: uuid.UUID, webhook_id: uuid.UUID) -> Place:
+    return Place(account_id, f"webhook:{webhook_id}")
 
 
 def _webhook_from(row: Record) -> Webhook:

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from qlaud_actors.connectors.vault import ClosedSecret
 from qlaud_actors.settings import Secret
 
 Effect: TypeAlias = Literal["read", "idempotent", "write"]
@@ -25,7 +26,8 @@ class Tool:
     effect: Effect = "write"
     timeout_ms: int = 30_000
     webhook_url: str | None = None
-    secret: Secret | None = None
+    secret: Secret | ClosedSecret | None = None
+    """Open only in a tool that was registered just now."""
     shared: bool = True
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0

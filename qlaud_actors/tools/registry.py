@@ -4,7 +4,7 @@ import uuid
 from collections import Counter
 from typing import Any
 
-from qlaud_actors.connectors.vault import Vault
+from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Rows
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.tools.meta import META_TOOLS

@@ -3,11 +3,11 @@
 import re
 import uuid
 
-from qlaud_actors.connectors.vault import Vault, VaultError
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import ClosedSecret, Place
 from qlaud_actors.db.pool import Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import Conflict
-from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.model import Tool
 
@@ -15,12 +15,11 @@ QUERIES = load_queries("qlaud_actors.tools")
 
 TOOL_ID = re.compile(r"tool_[0-9a-f]{32}")
 
-logger = get_logger(__name__)
-
 
 async def insert_tool(rows: Rows, vault: Vault, account_id: uuid.UUID, tool: Tool) -> Tool:
     """Register a tool. Raises Conflict when the account has one of this name."""
-    assert tool.secret is not None
+    assert isinstance(tool.secret, Secret)
+    sealed = await vault.seal(rows, _place(account_id, tool.id), tool.secret.reveal())
     row = await rows.fetchrow(
         QUERIES.insert_tool,
         tool.id,
@@ -32,7 +31,7 @@ async def insert_tool(rows: Rows, vault: Vault, account_id: uuid.UUID, tool: Too
         tool.timeout_ms,
         tool.effect,
         tool.shared,
-        vault.seal(tool.secret.reveal(), _place(account_id, tool.id)),
+        sealed,
     )
     if row is None:
         raise Conflict(f"There is a tool named {tool.name!r} already.")
@@ -42,14 +41,14 @@ async def insert_tool(rows: Rows, vault: Vault, account_id: uuid.UUID, tool: Too
 async def list_tools(rows: Rows, vault: Vault, account_id: uuid.UUID) -> list[Tool]:
     """The living tools of an account, oldest first."""
     found = await rows.fetch(QUERIES.list_tools, account_id, None)
-    return [_tool_from(row, _open_secret(vault, row)) for row in found]
+    return [_tool_from(row, _closed(vault, row)) for row in found]
 
 
 async def get_tools_by_ids(rows: Rows, vault: Vault, account_id: uuid.UUID, ids: list[str]) -> list[Tool]:
     """The living tools among these ids, in their order, each once; unknown ids are left out."""
     wanted = [tool_id for tool_id in dict.fromkeys(ids) if TOOL_ID.fullmatch(tool_id)]
     found = {row["id"]: row for row in await rows.fetch(QUERIES.list_tools, account_id, wanted)}
-    return [_tool_from(found[name], _open_secret(vault, found[name])) for name in wanted if name in found]
+    return [_tool_from(found[name], _closed(vault, found[name])) for name in wanted if name in found]
 
 
 async def revoke_tool(rows: Rows, account_id: uuid.UUID, tool_id: str) -> bool:
@@ -59,20 +58,16 @@ async def revoke_tool(rows: Rows, account_id: uuid.UUID, tool_id: str) -> bool:
     return await rows.fetchval(QUERIES.revoke_tool, account_id, tool_id) is not None
 
 
-def _place(account_id: uuid.UUID, tool_id: str) -> str:
-    return f"tool:{account_id}:{tool_id}"
+def _place(account_id: uuid.UUID, tool_id: str) -> Place:
+    return Place(account_id, f"tool:{tool_id}")
 
 
-def _open_secret(vault: Vault, row: Record) -> Secret | None:
-    """None when it does not open: that tool fails when it is called, the others work."""
-    try:
-        return vault.open(row["secret"], _place(row["account_id"], row["id"]))
-    except VaultError as error:
-        logger.error("tool_secret_lost", tool_id=row["id"], reason=str(error))  # noqa: TRY400 - no trace needed
-        return None
+def _closed(vault: Vault, row: Record) -> ClosedSecret:
+    """It is opened when the tool is called, not before."""
+    return vault.closed(_place(row["account_id"], row["id"]), row["secret"])
 
 
-def _tool_from(row: Record, secret: Secret | None) -> Tool:
+def _tool_from(row: Record, secret: Secret | ClosedSecret) -> Tool:
     return Tool(
         id=row["id"],
         name=row["name"],

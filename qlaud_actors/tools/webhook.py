@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 from yarl import URL
 
+from qlaud_actors.connectors.vault import VaultError
+from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Answer, Attempt, PostFailed, Session, post
 from qlaud_actors.outbound.guard import ForbiddenURL, check_url
@@ -73,14 +75,20 @@ class WebhookCaller:
 
     async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
         """The outcome; whatever goes wrong is an outcome in words for the model."""
-        if tool.webhook_url is None or tool.secret is None:
-            return _failed("This tool's signing secret cannot be read here: it has to be registered again.")
+        if tool.webhook_url is None:
+            return _failed("This tool has no webhook.")
         try:
             url = check_url(tool.webhook_url, allow_private=self._allow_private).url
         except ForbiddenURL as error:
             return _failed(f"The tool's webhook was not called: its URL {error}.")
+        try:
+            secret = await _opened(tool, call)
+        except ConnectionLost:
+            return _failed("The tool was not called: the use of its secret could not be put on record.")
+        if secret is None:
+            return _failed("This tool's signing secret cannot be read here: it has to be registered again.")
         body = msgspec.json.encode(payload(tool, call, context))
-        return await self._attempts(Request(tool, call, url, tool.secret, body))
+        return await self._attempts(Request(tool, call, url, secret, body))
 
     async def _attempts(self, request: Request) -> ToolOutcome:
         """Try until there is a verdict that stands, attempts are spent, or the time is."""
@@ -128,6 +136,17 @@ class WebhookCaller:
                 address=attempt.address,
                 ms=round((time.monotonic() - start) * 1000),
             )
+
+
+async def _opened(tool: Tool, call: ToolCall) -> Secret | None:
+    """The signing secret; None when it does not open: that tool fails, the others work."""
+    if tool.secret is None or isinstance(tool.secret, Secret):
+        return tool.secret
+    try:
+        return await tool.secret.open(f"tool_call:{call.id}")
+    except VaultError as error:
+        logger.error("tool_secret_lost", tool_id=tool.id, reason=str(error))  # noqa: TRY400 - no trace needed
+        return None
 
 
 def payload(tool: Tool, call: ToolCall, context: CallContext) -> dict[str, object]:

@@ -15,7 +15,7 @@ from aiohttp import web
 from front_door import front_door
 from receiver import Receiver, hangs_up, running_receiver, says, stays_silent
 
-from qlaud_actors.connectors.vault import Vault
+from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool, Rows
 from qlaud_actors.deliveries import outbox, store
 from qlaud_actors.deliveries.courier import PER_WEBHOOK, SLOTS, Courier
@@ -125,6 +125,22 @@ async def test_a_delivery_is_signed_both_ways(
     record = await only(pool, webhook_id)
     assert (record.status, record.attempts, record.last_status) == ("delivered", 1, 204)
     assert record.next_attempt_at_ms is None
+    opened = await pool.fetch("SELECT owner, purpose FROM vault_audit")
+    assert [tuple(row) for row in opened] == [(f"webhook:{webhook_id}", f"delivery:{delivery_id}")]
+
+
+async def test_a_secret_that_does_not_open_fails_its_delivery_in_words(
+    pool: Pool, vault: Vault, courier: Courier, receiver: Receiver
+) -> None:
+    """Nothing is sent unsigned; the delivery stays pending and says that the secret has to be rotated."""
+    webhook_id, _ = await webhook(pool, vault, receiver.url)
+    await pool.execute("DELETE FROM data_keys")
+    vault._remembered.clear()
+    await told(pool)
+    await attempt(pool, courier)
+    record = await only(pool, webhook_id)
+    assert (record.status, receiver.bodies) == ("pending", [])
+    assert "rotate it" in (record.last_error or "")
 
 
 async def test_it_is_tried_until_it_is_taken(

@@ -15,7 +15,7 @@ from front_door import Door, front_door
 from provider_double import END, START, TEXT, Answer, Provider, refuse, running_provider, stream
 
 from qlaud_actors.billing.group_commit import GroupCommit
-from qlaud_actors.connectors.vault import Vault
+from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.deferred import queue
 from qlaud_actors.deferred.endpoints import ask_from

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from front_door import Door, front_door
 
-from qlaud_actors.connectors.vault import Keyring, Vault
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import Keyring, VaultError
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.errors import Conflict, InvalidRequest, NotFound
 from qlaud_actors.ids import new_tool_id, new_webhook_secret
@@ -34,6 +35,13 @@ def new_tool(name: str = "lookup", **fields: Any) -> Tool:
     return replace(made, **{"secret": Secret(new_webhook_secret()), **fields})
 
 
+async def opened(tool: Tool) -> Secret:
+    """The secret of a tool from the store."""
+    assert tool.secret is not None
+    assert not isinstance(tool.secret, Secret)
+    return await tool.secret.open("test")
+
+
 @pytest.fixture
 async def door(pool: Pool, vault: Vault) -> AsyncIterator[Door]:
     """A front door that runs tools as in production: no private hosts."""
@@ -48,16 +56,19 @@ async def test_a_secret_opens_in_its_row_only(pool: Pool, vault: Vault) -> None:
     a, b = [await store.insert_tool(pool, vault, ACCOUNT, new_tool(name)) for name in ("a", "b")]
     sealed = await pool.fetchval("SELECT secret FROM tools WHERE id = $1", a.id)
     await pool.execute("UPDATE tools SET secret = $1 WHERE id = $2", sealed, b.id)
-    found = {tool.id: tool.secret for tool in await store.list_tools(pool, vault, ACCOUNT)}
-    assert found[a.id] is not None
-    assert found[b.id] is None
+    found = {tool.id: tool for tool in await store.list_tools(pool, vault, ACCOUNT)}
+    assert await opened(found[a.id])
+    with pytest.raises(VaultError, match="does not open here"):
+        await opened(found[b.id])
 
 
 async def test_a_lost_key_ring_loses_secrets_and_nothing_else(pool: Pool, vault: Vault) -> None:
     """With another key ring tools are still listed, so that they can be replaced."""
     await store.insert_tool(pool, vault, ACCOUNT, new_tool())
-    (found,) = await store.list_tools(pool, Vault(Keyring.parse(Keyring.generate())), ACCOUNT)
-    assert (found.name, found.secret) == ("lookup", None)
+    (found,) = await store.list_tools(pool, Vault(Keyring.parse(Keyring.generate()), pool), ACCOUNT)
+    assert found.name == "lookup"
+    with pytest.raises(VaultError, match="not in the key ring"):
+        await opened(found)
 
 
 async def test_a_revoked_tool_leaves_no_secret(pool: Pool, vault: Vault) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from qlaud_actors.connectors.vault import Keyring, Vault, VaultError
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import Keyring, Place, VaultError
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.errors import Conflict, InvalidRequest, NotFound
 from qlaud_actors.ids import new_tool_id, new_webhook_secret
@@ -34,6 +35,13 @@ def tool(name: str = "web_search", **more: Any) -> Tool:
     )
 
 
+async def opened(stored: Tool) -> Secret:
+    """The secret of a tool from the store."""
+    assert stored.secret is not None
+    assert not isinstance(stored.secret, Secret)
+    return await stored.secret.open("test")
+
+
 def client_tool(name: str) -> dict[str, Any]:
     """A caller's own tool as a request spells it."""
     return {"name": name, "description": "Asks.", "input_schema": {"type": "object"}}
@@ -55,9 +63,8 @@ async def test_a_tool_comes_back_as_it_was_registered(pool: Pool, vault: Vault) 
         assert getattr(found, field) == getattr(made, field)
     assert list(found.input_schema["properties"]) == ["b", "a"]
     assert found.input_schema == SCHEMA
-    assert found.secret is not None
-    assert made.secret is not None
-    assert found.secret.reveal() == made.secret.reveal()
+    assert isinstance(made.secret, Secret)
+    assert (await opened(found)).reveal() == made.secret.reveal()
     assert made.secret.reveal() not in repr(found)
     assert found.created_at_ms > 1_700_000_000_000
 
@@ -93,7 +100,7 @@ async def test_the_row_holds_the_secret_only_sealed(pool: Pool, vault: Vault) ->
     for made in (first, second):
         await insert_tool(pool, vault, ACCOUNT, made)
     rows = await pool.fetch("SELECT t::text AS row, secret FROM tools t ORDER BY name")
-    assert first.secret is not None
+    assert isinstance(first.secret, Secret)
     plain = first.secret.reveal()
     assert plain.encode() not in rows[0]["secret"]
     assert plain not in rows[0]["row"]
@@ -108,9 +115,9 @@ async def test_a_secret_is_of_no_use_to_another_account(
     made = await insert_tool(pool, vault, ACCOUNT, tool())
     assert await list_tools(pool, vault, other_account) == []
     sealed = await pool.fetchval("SELECT secret FROM tools WHERE id = $1", made.id)
-    for place in (f"tool:{other_account}:{made.id}", f"tool:{ACCOUNT}:{new_tool_id()}"):
+    for place in (Place(other_account, f"tool:{made.id}"), Place(ACCOUNT, f"tool:{new_tool_id()}")):
         with pytest.raises(VaultError):
-            vault.open(sealed, place)
+            await vault.open(place, sealed, "test")
 
 
 async def test_explicit_mode_offers_exactly_the_chosen(pool: Pool, vault: Vault) -> None:
@@ -173,8 +180,11 @@ async def test_a_client_tool_cannot_pose_as_a_meta_tool(pool: Pool, vault: Vault
 
 
 async def test_a_lost_key_costs_one_tool_its_secret_only(pool: Pool, vault: Vault) -> None:
-    """A row that does not open is listed without its secret; the others are whole."""
-    await insert_tool(pool, Vault(Keyring.parse(Keyring.generate())), ACCOUNT, tool("lost"))
+    """A row that does not open is listed and does not open; a tool that is registered now works."""
+    await insert_tool(pool, Vault(Keyring.parse(Keyring.generate()), pool), ACCOUNT, tool("lost"))
     await insert_tool(pool, vault, ACCOUNT, tool("whole"))
-    found = {each.name: each.secret is not None for each in await list_tools(pool, vault, ACCOUNT)}
-    assert found == {"lost": False, "whole": True}
+    lost, whole = await list_tools(pool, vault, ACCOUNT)
+    assert (lost.name, whole.name) == ("lost", "whole")
+    assert await opened(whole)
+    with pytest.raises(VaultError, match="not in the key ring"):
+        await opened(lost)

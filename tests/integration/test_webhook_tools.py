@@ -15,9 +15,14 @@ import pytest
 from aiohttp import web
 from receiver import Receiver, hangs_up, running_receiver, says, stays_silent
 
+from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.vault import Keyring
+from qlaud_actors.db.pool import DatabaseError, Pool
+from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT
 from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.store import insert_tool, list_tools
 from qlaud_actors.tools.webhook import MAX_ANSWER_BYTES, WebhookCaller
 
 SECRET = "wsk_" + "ab" * 24
@@ -58,6 +63,50 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def test_opening_a_secret_is_on_record_before_it_signs(
+    pool: Pool, vault: Vault, receiver: Receiver, caller: WebhookCaller
+) -> None:
+    """A call of a stored tool names itself in the audit; when that cannot be written nothing is sent."""
+    receiver.answers = [says({"output": 1})]
+    await insert_tool(pool, vault, BOOTSTRAP_ACCOUNT, tool(receiver.url))
+    (stored,) = await list_tools(pool, vault, BOOTSTRAP_ACCOUNT)
+    assert await pool.fetchval("SELECT count(*) FROM vault_audit") == 0
+    assert await caller.call(stored, CALL, CONTEXT) == ToolOutcome(1)
+    row = await pool.fetchrow("SELECT account_id, owner, purpose FROM vault_audit")
+    assert row is not None
+    assert tuple(row) == (BOOTSTRAP_ACCOUNT, "tool:tool_1", "tool_call:call_1.2")
+    await pool.execute("DROP TABLE vault_audit")
+    with pytest.raises(DatabaseError):
+        await caller.call(stored, CALL, CONTEXT)
+    assert len(receiver.bodies) == 1
+
+
+async def test_without_a_database_a_tool_is_not_called(
+    pool: Pool, vault: Vault, receiver: Receiver, caller: WebhookCaller
+) -> None:
+    """A secret that cannot be put on record stays closed, and the model is told that nothing was sent."""
+    await insert_tool(pool, vault, BOOTSTRAP_ACCOUNT, tool(receiver.url))
+    (stored,) = await list_tools(pool, vault, BOOTSTRAP_ACCOUNT)
+    await pool.close()
+    outcome = await caller.call(stored, CALL, CONTEXT)
+    assert outcome.is_error
+    assert "was not called" in outcome.output
+    assert receiver.bodies == []
+
+
+async def test_a_secret_that_does_not_open_fails_its_tool_in_words(
+    pool: Pool, vault: Vault, receiver: Receiver, caller: WebhookCaller
+) -> None:
+    """Nothing is sent, and the model is told what the tool's owner has to do."""
+    await insert_tool(pool, vault, BOOTSTRAP_ACCOUNT, tool(receiver.url))
+    lost = Vault(Keyring.parse(Keyring.generate()), pool)
+    (stored,) = await list_tools(pool, lost, BOOTSTRAP_ACCOUNT)
+    outcome = await caller.call(stored, CALL, CONTEXT)
+    assert outcome.is_error
+    assert "registered again" in outcome.output
+    assert receiver.bodies == []
 
 
 async def test_a_call_is_sent_exactly_as_the_contract_says(receiver: Receiver, caller: WebhookCaller) -> None:
