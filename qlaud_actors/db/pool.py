@@ -39,7 +39,7 @@ def array(values: Sequence[object]) -> str:
     """Ids, numbers and booleans as the text of an array, for a parameter like `$1::text::bigint[]`: the driver
     takes ten times as long over each member. Not for texts, whose escapes differ from JSON's.
     """
-    return "{%s}" % msgspec.json.encode(values)[1:-1].decode()
+    return "{" + msgspec.json.encode(values)[1:-1].decode() + "}"
 
 
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:
