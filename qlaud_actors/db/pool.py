@@ -36,8 +36,8 @@ Contended = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 def array(values: Sequence[object]) -> str:
-    """Ids, numbers and booleans as the text of an array, for a parameter like `$1::text::bigint[]`: the driver
-    takes ten times as long over each member. Not for texts, whose escapes differ from JSON's.
+    """Ids, numbers and booleans as the text of an array, for a parameter like `$1::text::bigint[]`: over a
+    list the driver takes ten times as long. Not for texts, whose escapes differ from JSON's.
     """
     return "{" + msgspec.json.encode(values)[1:-1].decode() + "}"
 
