@@ -1,9 +1,11 @@
 -- name: insert_job
 -- A queued job, if its key has not too many. Unique on (key, idempotency key).
 INSERT INTO jobs (id, account_id, key_id, endpoint, body, headers, webhook_url, request_id,
-                  idempotency_key, fingerprint)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
- WHERE (SELECT count(*) FROM jobs WHERE key_id = $3 AND status IN ('queued', 'running')) < $11
+                  idempotency_key, fingerprint, body_bytes)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::integer
+  FROM (SELECT count(*) AS jobs, COALESCE(sum(body_bytes), 0) AS bytes
+          FROM jobs WHERE key_id = $3 AND status IN ('queued', 'running')) AS unfinished
+ WHERE unfinished.jobs < $12 AND unfinished.bytes + $11::integer <= $13
 RETURNING id;
 
 -- name: job_by_idempotency_key
@@ -74,9 +76,11 @@ UPDATE jobs j SET status = 'queued', owner = NULL, lease_until = NULL, attempts 
 RETURNING j.id;
 
 -- name: end_job
--- The end of a job whose row is locked; its request is not needed any more.
+-- The end of a job whose row is locked; its request is not needed any more. Postgres unescapes all texts of a
+-- document to read one, and has no NUL.
 UPDATE jobs
-   SET status = $2, model_slug = COALESCE($3, body->>'model'), response = $4, cost_nanos = $5, error = $6,
+   SET status = $2, response = $4, cost_nanos = $5, error = $6,
+       model_slug = COALESCE($3, replace(body::text, '\u0000', '\u0020')::json->>'model'),
        body = NULL, epoch = epoch + 1, finished_at = now(), owner = NULL, lease_until = NULL
  WHERE id = $1;
 

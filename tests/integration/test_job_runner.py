@@ -258,6 +258,17 @@ async def test_the_key_is_looked_at_again(office: Office) -> None:
     assert office.provider.requests == []
 
 
+async def test_a_key_does_not_fill_the_queue(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its waiting requests have a size together; one that is too much is 429, and fits once others ended."""
+    monkeypatch.setattr(queue, "MAX_UNFINISHED_BYTES", 2 * len(msgspec.json.encode(ASKED)) + 50)
+    for _ in range(2):
+        await office.submit()
+    status, answer = await office.door.ask("POST", "/v1/jobs", ASKED)
+    assert (status, answer["error"]["code"]) == (429, "rate_limited")
+    await office.work()
+    await office.submit()
+
+
 async def test_what_the_provider_refuses_fails_the_job(office: Office) -> None:
     """An error of the provider is the job's, and costs nothing."""
     office.provider.answers = [refuse(400, {"error": {"type": "x", "message": "No such image."}})]
@@ -343,6 +354,19 @@ async def test_a_waiting_job_is_cancelled_at_once(office: Office) -> None:
     assert (await office.job(waiting))["error"]["code"] == "job_cancelled"
     await office.work()
     assert len(office.provider.requests) == 1
+
+
+async def test_a_text_with_nul_holds_up_nobody(office: Office) -> None:
+    """A job that says NUL is cancelled, or fails after three workers, as any other; the next one runs."""
+    said = [{"role": "user", "content": "a\x00b \\u0000 \\"}]
+    waiting, lost = [await office.submit(body={**BODY, "messages": said}) for _ in range(2)]
+    other = await office.submit()
+    assert (await office.door.ask("POST", f"/v1/jobs/{waiting}/cancel"))[0] == 200
+    await office.pool.execute("UPDATE jobs SET attempts = $2 WHERE id = $1", uuid.UUID(lost), MAX_ATTEMPTS)
+    await office.work()
+    jobs = [await office.job(job_id) for job_id in (waiting, lost, other)]
+    assert [job["status"] for job in jobs] == ["cancelled", "failed", "succeeded"]
+    assert {job["model"] for job in jobs} == {CLAUDE}
 
 
 async def test_a_running_job_is_stopped(office: Office) -> None:
