@@ -19,10 +19,14 @@ REGISTRY = CollectorRegistry()
 
 TURNS = Counter("qlaud_turns", "Turns that ended, by status.", ["status"], registry=REGISTRY)
 STEPS = Counter("qlaud_steps", "Model calls that were metered, by model.", ["model"], registry=REGISTRY)
+steps = cache(STEPS.labels)
+"""The counter of a model: looked up once, for it runs on every call."""
+
 TOOL_CALLS = Counter(
     "qlaud_tool_calls", "Tool calls, by kind and result.", ["kind", "result"], registry=REGISTRY
 )
 TOKENS = Counter("qlaud_tokens", "Tokens metered, by direction.", ["direction"], registry=REGISTRY)
+TOKENS_IN, TOKENS_OUT = TOKENS.labels("input"), TOKENS.labels("output")
 COST = Counter("qlaud_cost_usd", "Charged, markup included, in USD.", registry=REGISTRY)
 OVERRUN = Counter(
     "qlaud_overrun_usd", "Billed by providers beyond the worst case, in USD.", registry=REGISTRY

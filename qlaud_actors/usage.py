@@ -106,6 +106,8 @@ class Price:
 
     def rates_for(self, input_tokens: int) -> Rates:
         """The rates that apply to a call with this many input tokens."""
+        if not self.tiers:
+            return self.rates
         applicable = [t for t in self.tiers if input_tokens > t.above_input_tokens]
         if not applicable:
             return self.rates
@@ -118,10 +120,12 @@ class Price:
 
     def unit_picos(self, counts: Units) -> int:
         """The price of so many units in pico-USD, exact. Raises KeyError for one without a price."""
-        return sum(count * self.units[name] for name, count in counts.items())
+        return sum(count * self.units[name] for name, count in counts.items()) if counts else 0
 
     def dearest(self, input_bound: int) -> Rates:
         """Rates no cheaper in any bucket than whatever a call of at most this input can be billed at."""
+        if not self.tiers:
+            return self.rates
         reachable = [self.rates, *(t.rates for t in self.tiers if input_bound > t.above_input_tokens)]
         if len(reachable) == 1:
             return self.rates
@@ -140,7 +144,11 @@ class WorstCase:
 
     def nanos(self) -> int:
         """The bound in nano-USD, markup included. Raises KeyError for a unit without a price."""
-        output = self.max_tokens * self.price.dearest(self.input_bound).output
+        return self.nanos_for(self.max_tokens)
+
+    def nanos_for(self, max_tokens: int) -> int:
+        """The same for another number of output tokens."""
+        output = max_tokens * self.price.dearest(self.input_bound).output
         return charge_nanos(self._fixed_picos() + output, self.markup_bps)
 
     def with_max_tokens(self, max_tokens: int) -> "WorstCase":

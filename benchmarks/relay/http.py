@@ -32,7 +32,8 @@ class Inbox:
             self._body_at = end + len(HEAD_END)
             self._length = _length(self.data[:end].lower())
         if self._length < 0:
-            return self.data[: self._body_at] if self.data.endswith(LAST_CHUNK) else None
+            ended = self.data.endswith(LAST_CHUNK, self._body_at)  # a header may end in 0 as well
+            return self.data[: self._body_at] if ended else None
         if len(self.data) < self._body_at + self._length:
             return None
         return self.data[: self._body_at]

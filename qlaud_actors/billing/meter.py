@@ -22,7 +22,7 @@ from qlaud_actors.billing.model import (
     Settlement,
     Wanted,
 )
-from qlaud_actors.db.pool import Connection, Record, Rows
+from qlaud_actors.db.pool import Connection, Record, Rows, array
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import BudgetRefused, SpendCapReached, TurnBudgetReached, WalletEmpty
 from qlaud_actors.ids import new_uuid
@@ -58,14 +58,14 @@ async def place_holds(rows: Rows, owner: uuid.UUID | None, wanted: Sequence[Want
     remembered = [one.remembered for one in wanted]
     placed: list[Record] = await rows.fetch(
         QUERIES.place_holds,
-        [one.call_id for one in wanted],
-        [one.key_id for one in wanted],
-        [one.turn_id for one in wanted],
+        array([one.call_id for one in wanted]),
+        array([one.key_id for one in wanted]),
+        array([one.turn_id for one in wanted]),
         owner,
-        [one.nanos for one in wanted],
-        [one.least_nanos for one in wanted],
+        array([one.nanos for one in wanted]),
+        array([one.least_nanos for one in wanted]),
         [known.secret_hash if known else None for known in remembered],
-        [known.version if known else None for known in remembered],
+        array([known.version if known else None for known in remembered]),
     )
     return placed
 
@@ -97,7 +97,7 @@ def wanting(
     remembered: Remembered | None = None,
 ) -> Wanted:
     """What a call wants held, and the least: what the shortest answer costs that is worth paying for."""
-    least = worst.with_max_tokens(min(floor_tokens, worst.max_tokens)).nanos()
+    least = worst.nanos_for(min(floor_tokens, worst.max_tokens))
     return Wanted(call_id, key_id, worst, worst.nanos(), least, turn_id, remembered)
 
 
@@ -127,8 +127,9 @@ async def settle(connection: Connection, call_id: uuid.UUID, charge: Charge) -> 
 
 async def settle_calls(rows: Rows, charges: Sequence[tuple[uuid.UUID, Charge]]) -> list[Settlement | None]:
     """As `settle`, for several calls in one statement."""
-    columns = zip(*(_columns(call_id, charge) for call_id, charge in charges), strict=True)
-    found = await rows.fetch(QUERIES.settle_calls, *map(list, columns))
+    plain = zip(*(_plain(call_id, charge) for call_id, charge in charges), strict=True)
+    texts = zip(*(_texts(charge) for _, charge in charges), strict=True)
+    found = await rows.fetch(QUERIES.settle_calls, *map(array, plain), *map(list, texts))
     return [None if row["charged"] is None else Settlement(row["charged"], row["overrun"]) for row in found]
 
 
@@ -154,9 +155,9 @@ async def note_attempts(
 
 def count(charge: Charge, settled: Settlement | None) -> None:
     """Tell Prometheus of a metered call."""
-    metrics.STEPS.labels(charge.model_slug).inc()
-    metrics.TOKENS.labels("input").inc(charge.usage.input_total)
-    metrics.TOKENS.labels("output").inc(charge.usage.output)
+    metrics.steps(charge.model_slug).inc()
+    metrics.TOKENS_IN.inc(charge.usage.input_total)
+    metrics.TOKENS_OUT.inc(charge.usage.output)
     if settled:
         metrics.COST.inc(nanos_to_usd(settled.charged_nanos))
         metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))
@@ -204,17 +205,14 @@ def refusal(refused: Refused) -> BudgetRefused:
     )
 
 
-def _columns(call_id: uuid.UUID, charge: Charge) -> tuple[object, ...]:
-    """The arguments of `settle_calls`, in its order."""
+def _plain(call_id: uuid.UUID, charge: Charge) -> tuple[object, ...]:
+    """The arguments of `settle_calls` that are no texts, in its order."""
     usage, picos = charge.usage, charge.price.cost_picos(charge.usage)
     return (
         call_id,
         charge.key_id,
         charge.turn_id,
         charge.step,
-        charge.end_user_id,
-        charge.model_slug,
-        charge.provider_slug,
         usage.input,
         usage.output,
         usage.cache_read,
@@ -222,10 +220,19 @@ def _columns(call_id: uuid.UUID, charge: Charge) -> tuple[object, ...]:
         usage.cache_write_1h,
         picos,
         charge_nanos(picos, charge.markup_bps),
-        charge.price.version,
         charge.markup_bps,
         usage.estimated,
         charge.latency_ms,
         charge.status,
-        msgspec.json.encode(usage.units).decode() if usage.units else None,
+    )
+
+
+def _texts(charge: Charge) -> tuple[str | None, ...]:
+    """Those that are texts."""
+    return (
+        charge.end_user_id,
+        charge.model_slug,
+        charge.provider_slug,
+        charge.price.version,
+        msgspec.json.encode(charge.usage.units).decode() if charge.usage.units else None,
     )

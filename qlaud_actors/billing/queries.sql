@@ -1,6 +1,7 @@
 -- name: place_holds
 -- Set money aside for calls: for each as much of what it wants as the limits afford, at least its floor.
-SELECT * FROM place_holds_v1($1, $2, $3, $4, $5, $6, $7, $8);
+SELECT * FROM place_holds_v1($1::text::uuid[], $2::text::uuid[], $3::text::uuid[], $4, $5::text::bigint[],
+                             $6::text::bigint[], $7, $8::text::bigint[]);
 
 -- name: change_hold
 -- Hold another amount for the same call.
@@ -8,8 +9,14 @@ SELECT * FROM change_hold_v2($1, $2, $3, $4, $5, $6);
 
 -- name: settle_calls
 -- Turn the holds of calls into spend, usage events and ledger entries.
-SELECT * FROM settle_calls_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                              $20);
+SELECT * FROM settle_calls_v2(
+    calls => $1::text::uuid[], for_keys => $2::text::uuid[], for_turns => $3::text::uuid[],
+    for_steps => $4::text::integer[], inputs => $5::text::bigint[], outputs => $6::text::bigint[],
+    cache_reads => $7::text::bigint[], cache_writes_5m => $8::text::bigint[],
+    cache_writes_1h => $9::text::bigint[], costs_picos => $10::text::bigint[], rated => $11::text::bigint[],
+    markups => $12::text::integer[], estimates => $13::text::boolean[], latencies => $14::text::integer[],
+    statuses => $15::text::integer[], end_users => $16, models => $17, providers => $18,
+    price_versions => $19, units_of => $20);
 
 -- name: release_holds
 -- Give holds back; returns how many there still were.

@@ -1,5 +1,6 @@
 """The Postgres pool. The only package that imports the driver."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -32,6 +33,13 @@ ConnectionLost = (
 
 Contended = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 """The part of it that is about the rows of one statement, not about the database."""
+
+
+def array(values: Sequence[object]) -> str:
+    """Ids, numbers and booleans as the text of an array, for a parameter like `$1::text::bigint[]`: over a
+    list the driver takes ten times as long. Not for texts, whose escapes differ from JSON's.
+    """
+    return "{" + msgspec.json.encode(values)[1:-1].decode() + "}"
 
 
 async def open_pool(url: str, *, min_size: int = 1, max_size: int = 16) -> Pool:

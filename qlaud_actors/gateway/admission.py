@@ -64,6 +64,9 @@ class Answer(Protocol):
     def events(self) -> AsyncGenerator[bytes, None]:
         """The answer in the caller's dialect. Raises ProviderError."""
 
+    async def whole(self) -> bytes:
+        """The same in one body."""
+
     def billable(self) -> Usage | None:
         """What to bill as things stand; None when the provider never began."""
 

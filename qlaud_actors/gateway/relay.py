@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from qlaud_actors.errors import ProviderUnavailable, QlaudError, ServiceUnavailable
-from qlaud_actors.gateway.admission import Admission, Ticket
+from qlaud_actors.gateway.admission import Admission, Answer, Ticket
 from qlaud_actors.gateway.asks import Ask
 from qlaud_actors.gateway.pipe import Pipe
 from qlaud_actors.keys.model import ApiKey
@@ -51,15 +51,7 @@ class Carriage:
         return used.input_total + used.output if used else None
 
     async def pass_on(self, ticket: Ticket) -> None:
-        """Read the provider to its end; the last bytes leave when their bill is written."""
-        async with aclosing(ticket.call.events()) as pieces:
-            async for piece in pieces:
-                if ticket.ended:
-                    await ticket.settle(200)
-                await self.take(piece)
-
-    async def take(self, piece: bytes) -> None:
-        """A piece of the answer has come."""
+        """Read the provider to its end."""
         raise NotImplementedError
 
 
@@ -68,9 +60,10 @@ class Whole(Carriage):
 
     body = b""
 
-    async def take(self, piece: bytes) -> None:
-        """Mostly there is one."""
-        self.body += piece
+    async def pass_on(self, ticket: Ticket) -> None:
+        """It is given when its bill is written."""
+        self.body = await ticket.call.whole(_body)
+        await ticket.settle(200)
 
 
 class Streamed(Carriage):
@@ -92,15 +85,15 @@ class Streamed(Carriage):
         """The client reads no more; the provider is still read, and billed."""
         self.pipe.leave()
 
-    async def take(self, piece: bytes) -> None:
-        """Waits while the client is behind."""
-        await self.pipe.put(piece)
-
     async def pass_on(self, ticket: Ticket) -> None:
-        """Not for ever when the client has left."""
+        """Not for ever when the client has left; the last bytes leave when their bill is written."""
         try:
             async with asyncio.timeout(DETACHED_SECONDS if self.pipe.left else None) as self._deadline:
-                await super().pass_on(ticket)
+                async with aclosing(ticket.call.events()) as pieces:
+                    async for piece in pieces:
+                        if ticket.ended:
+                            await ticket.settle(200)
+                        await self.pipe.put(piece)  # waits while the client is behind
         finally:
             self._deadline = None
 
@@ -190,3 +183,7 @@ class Relay:
         with contextlib.suppress(asyncio.CancelledError):
             await ticket.settle(error.status if error else 200)
         return error
+
+
+async def _body(answer: Answer) -> bytes:
+    return await answer.whole()

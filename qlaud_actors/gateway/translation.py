@@ -49,3 +49,8 @@ class Translation:
                     yield frames
         if not self.streamed:
             yield self.writer.whole(reply.build())
+
+    async def whole(self) -> bytes:
+        """The answer in one body. Raises ProviderError."""
+        async with aclosing(self.events()) as pieces:
+            return b"".join([piece async for piece in pieces])

@@ -6,10 +6,10 @@ where it was sent and nowhere else.
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import aiohttp
 
@@ -56,6 +56,13 @@ class Response:
         """By lower-case name."""
         return {name.lower(): value for name, value in self._response.headers.items()}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """The connection is closed unless the answer was read to its end."""
+        self._response.close()
+
     def __aiter__(self) -> "Response":
         return self
 
@@ -93,13 +100,12 @@ class Client:
         self._session = session
         self._timeouts = timeouts
 
-    @asynccontextmanager
-    async def stream_post(
+    async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts | None = None
-    ) -> AsyncIterator[Response]:
-        """POST `body` and yield the answer, of whatever status, once its headers have come.
+    ) -> Response:
+        """POST `body`; the answer, of whatever status, once its headers have come. To be used in a `with`.
 
-        The connection is closed on exit unless the answer was read to its end. Raises OutboundError.
+        Raises OutboundError.
         """
         timeouts = timeouts or self._timeouts
         payload = io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
@@ -107,10 +113,7 @@ class Client:
             response = await self._session.post(
                 url, headers=headers, data=payload, allow_redirects=False, timeout=timeouts.of_session
             )
-        try:
-            yield Response(response, timeouts)
-        finally:
-            response.close()
+        return Response(response, timeouts)
 
     async def close(self) -> None:
         """Close all connections."""

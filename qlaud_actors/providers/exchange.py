@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from qlaud_actors.errors import ProviderError, ProviderUnavailable
 from qlaud_actors.log import get_logger
@@ -72,32 +72,38 @@ class Exchange(ABC, Generic[T]):
 
     async def events(self) -> AsyncGenerator[T, None]:
         """The answer as it comes; read once. Raises ProviderError."""
-        entry = _LogLine(self.model)
-        try:
-            async with self._client.stream_post(
-                self._target.url, self._target.headers, self._target.body
-            ) as response:
-                entry.answered(response.status)
-                await self._check(response)
-                async with aclosing(self._read(response)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-            entry.outcome = "complete"
-        except (ProviderError, OutboundError) as error:
-            entry.failed(error)
-            if not self.begun and not isinstance(error, OutboundTimeoutError):
-                self.accepted = False  # a failure that came instead of an answer is not billed
-            if isinstance(error, ProviderError):
-                raise
-            raise ProviderUnavailable(self._unavailable(error)) from error
-        finally:
-            entry.write()
+        with _Watch(self) as watch, await self._post() as response:
+            await self._check(watch, response)
+            async with aclosing(self._read(response)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def whole(self) -> T:
+        """The answer in one piece, where it has such a form; read once. Raises ProviderError."""
+        with _Watch(self) as watch, await self._post() as response:
+            await self._check(watch, response)
+            return await self._whole(response)
+
+    async def _post(self) -> Response:
+        return await self._client.post(self._target.url, self._target.headers, self._target.body)
 
     @abstractmethod
     def _read(self, response: Response) -> AsyncGenerator[T, None]:
         """The answer that the provider has begun."""
 
-    async def _check(self, response: Response) -> None:
+    async def _whole(self, response: Response) -> T:
+        """The same in one piece."""
+        raise NotImplementedError
+
+    def failed(self, error: ProviderError | OutboundError) -> None:
+        """It broke. Raises ProviderUnavailable for what the client met."""
+        if not self.begun and not isinstance(error, OutboundTimeoutError):
+            self.accepted = False  # a failure that came instead of an answer is not billed
+        if isinstance(error, OutboundError):
+            raise ProviderUnavailable(self._unavailable(error)) from error
+
+    async def _check(self, watch: "_Watch", response: Response) -> None:
+        watch.answered(response.status)
         if 200 <= response.status < 300:
             self.accepted = True
             return
@@ -115,37 +121,42 @@ class Exchange(ABC, Generic[T]):
         return f"{name} could not be reached."
 
 
-class _LogLine:
-    """Its log line: no bodies, no keys, no addresses."""
+class _Watch:
+    """Around one exchange: its log line (no bodies, no keys, no addresses), and what its failure means."""
 
-    def __init__(self, model: Model) -> None:
-        self.outcome = "abandoned"
-        self._model = model
+    def __init__(self, exchange: Exchange[Any]) -> None:
+        self._exchange = exchange
+        self._model = exchange.model
         self._status: int | None = None
         self._start = time.monotonic()
         self._latency_ms: int | None = None
-        self._said: list[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, ProviderError | OutboundError):
+            # Its notes are what a provider said that only the operator may see.
+            self._write(type(error).__name__, getattr(error, "__notes__", None))
+            self._exchange.failed(error)
+        else:
+            self._write("abandoned" if kind else "complete", None)
 
     def answered(self, status: int) -> None:
         """Headers have come."""
         self._status = status
         self._latency_ms = self._elapsed_ms()
 
-    def failed(self, error: Exception) -> None:
-        """Its notes are what a provider said that only the operator may see."""
-        self.outcome = type(error).__name__
-        self._said = getattr(error, "__notes__", None)
-
-    def write(self) -> None:
+    def _write(self, outcome: str, said: list[str] | None) -> None:
         """Log it; the request's own line tells of those that went well."""
-        tell = logger.debug if self.outcome == "complete" else logger.info
+        tell = logger.debug if outcome == "complete" else logger.info
         tell(
             "provider_call",
             provider=self._model.provider.slug,
             model=self._model.slug,
             status=self._status,
-            outcome=self.outcome,
-            said=self._said,
+            outcome=outcome,
+            said=said,
             latency_ms=self._latency_ms,
             total_ms=self._elapsed_ms(),
         )

@@ -26,6 +26,7 @@ from qlaud_actors.providers.circuit import Circuits
 from qlaud_actors.providers.model import Model
 
 C = TypeVar("C", bound="HostCall")
+R = TypeVar("R")
 
 
 class HostCall(Protocol):
@@ -93,6 +94,17 @@ class Fallback:
 
 
 @dataclass(slots=True)
+class _Line:
+    """Who is asked when, of one call."""
+
+    hopeful: list[tuple[Model, float]]
+    """With the moment before which it is not asked; grows by those that are asked again."""
+    most: int
+    at: int = 0
+    failure: QlaudError | None = None
+
+
+@dataclass(slots=True)
 class FallbackCall(Generic[C]):
     """One call that may go through several hosts (itself a `HostCall`)."""
 
@@ -124,29 +136,53 @@ class FallbackCall(Generic[C]):
         until as many attempts were made as there are candidates, and no fewer than the policy has.
         Raises the last ProviderError when none answered; the first refusal when none was asked.
         """
-        failure: QlaudError | None = None
-        hopeful = [(model, 0.0) for model in self.candidates]
-        most = len(hopeful) + self._fallback.policy.attempts - 1
-        for model, not_before in hopeful:  # grows while it is read
-            await self._sleep_until(not_before)
-            if refusal := await self._refused(model):
-                failure = failure or refusal
-                continue
-            self.model, start = model, self._fallback.clock()
+        line = self._line()
+        while True:
+            model, start = await self._next(line)
             try:
                 async with aclosing(self._ask(model, start)) as pieces:
                     async for piece in pieces:
                         yield piece
                 return
             except ProviderError as error:
-                if self.begun or self.accepted or not another_may_answer(error):
-                    raise
-                failure = error
-                again = self._again(model, error) if len(hopeful) < most else None
-                if again is not None:
-                    hopeful.append((model, again))
-        assert failure is not None
-        raise failure
+                self._line_up_again(line, model, error)
+
+    async def whole(self, read: Callable[[C], Awaitable[R]]) -> R:
+        """The same where `read` has an answer of a candidate's call in one piece."""
+        line = self._line()
+        while True:
+            model, start = await self._next(line)
+            try:
+                return await self._ask_whole(model, start, read)
+            except ProviderError as error:
+                self._line_up_again(line, model, error)
+
+    def _line(self) -> "_Line":
+        most = len(self.candidates) + self._fallback.policy.attempts - 1
+        return _Line([(model, 0.0) for model in self.candidates], most)
+
+    async def _next(self, line: "_Line") -> tuple[Model, float]:
+        """Who is asked next, and the time. Raises the failure when nobody is left."""
+        while line.at < len(line.hopeful):
+            model, not_before = line.hopeful[line.at]
+            line.at += 1
+            await self._sleep_until(not_before)
+            refusal = await self._refused(model)
+            if refusal is None:
+                self.model = model
+                return model, self._fallback.clock()
+            line.failure = line.failure or refusal
+        assert line.failure is not None
+        raise line.failure
+
+    def _line_up_again(self, line: "_Line", model: Model, error: ProviderError) -> None:
+        """Who failed may be asked again. Raises the error when nobody else may answer."""
+        if self.begun or self.accepted or not another_may_answer(error):
+            raise error
+        line.failure = error
+        again = self._again(model, error) if len(line.hopeful) < line.most else None
+        if again is not None:
+            line.hopeful.append((model, again))
 
     async def begin(self) -> None:
         """Let `before_attempt` choose the first candidate now, not with the first read.
@@ -204,6 +240,20 @@ class FallbackCall(Generic[C]):
             if not answered:
                 self._note(model, start, error)
             raise
+
+    async def _ask_whole(self, model: Model, start: float, read: Callable[[C], Awaitable[R]]) -> R:
+        circuits = self._fallback.circuits
+        circuits.tried(model, start)
+        try:
+            call = self.current = self._opener(model)
+            answer = await read(call)
+        except ProviderError as error:
+            circuits.failed(model, error, self._fallback.clock())
+            self._note(model, start, error)
+            raise
+        circuits.succeeded(model)
+        self._note(model, start, None)
+        return answer
 
     def _note(self, model: Model, start: float, error: QlaudError | None) -> None:
         ms = round((self._fallback.clock() - start) * 1000)

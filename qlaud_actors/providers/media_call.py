@@ -22,6 +22,9 @@ from qlaud_actors.usage import Usage
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """A large picture in base64."""
 
+WHOLE = ("json", "text_of_json", "text")
+"""Forms of an answer in one body."""
+
 UNREADABLE = "The provider sent an answer that cannot be read."
 
 
@@ -40,7 +43,7 @@ class MediaCall(Exchange[bytes]):
         return self.usage if self.usage_known else self.reading.sent
 
     async def _read(self, response: Response) -> AsyncGenerator[bytes, None]:
-        if self.reading.form in ("json", "text_of_json", "text"):
+        if self.reading.form in WHOLE:
             yield await self._whole(response)
             return
         pieces = response if self.reading.form == "bytes" else self._events(response)
@@ -56,6 +59,8 @@ class MediaCall(Exchange[bytes]):
         yield held
 
     async def _whole(self, response: Response) -> bytes:
+        if self.reading.form not in WHOLE:
+            return b"".join([piece async for piece in self._read(response)])
         self.begun = True  # whoever answers at once has done all the work already
         body = await response.read_limited(MAX_STREAM_BYTES)
         if self.reading.form == "text":

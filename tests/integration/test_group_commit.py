@@ -14,7 +14,7 @@ from qlaud_actors.billing import meter
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.model import Charge, Hold, KeyChanged, Settlement
 from qlaud_actors.db.persist import persistently
-from qlaud_actors.db.pool import ConnectionLost, Pool, open_pool
+from qlaud_actors.db.pool import ConnectionLost, Pool, array, open_pool
 from qlaud_actors.errors import BudgetRefused
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import accounts, lifecycle
@@ -432,3 +432,14 @@ async def compare_batch(pool: Pool, keys: list[ApiKey], should: list[Money], bat
     for (call_id, number, rated), one in zip(settled, found, strict=True):
         charged = should[number].settle(call_id, rated)
         assert one == Settlement(charged, rated - charged)
+
+
+async def test_arrays_as_text_are_read_as_they_were_meant(pool: Pool) -> None:
+    """Ids, the ends of the range of numbers, booleans, NULLs and nothing at all."""
+    for kind, values in (
+        ("uuid", [new_uuid(), None, uuid.UUID(int=0)]),
+        ("bigint", [-(2**63), None, 0, 2**63 - 1]),
+        ("boolean", [True, None, False]),
+        ("integer", []),
+    ):
+        assert await pool.fetchval(f"SELECT $1::text::{kind}[]", array(values)) == values

@@ -122,6 +122,29 @@ async def test_a_refused_request_is_refused(model: Callable[..., Model]) -> None
     assert world.asked == ["a"]
 
 
+async def test_an_answer_in_one_piece_fails_over_alike(model: Callable[..., Model]) -> None:
+    """Who is asked, what the circuits learn and what is on record are the same as piece by piece."""
+
+    async def joined(script: Script) -> str:
+        return "".join([word async for word in script.events()])
+
+    world = World(model, [Script([], OVERLOADED), Script([], GONE), Script(["a", "b"])])
+    call, told = world.call(), World(model, world.scripts).call()
+    assert await call.whole(joined) == "".join(await read(told)) == "ab"
+    assert call.attempts == told.attempts
+    assert [(t.provider, t.error) for t in call.attempts] == [
+        ("a", OVERLOADED.code),
+        ("b", GONE.code),
+        ("c", None),
+    ]
+    assert world.fallback.circuits.state(model("b"), world.time) == "open"
+
+    world = World(model, [Script(["a"], OVERLOADED), Script(["b"])])
+    with pytest.raises(ProviderOverloaded):
+        await world.call().whole(joined)
+    assert world.asked == ["a"]
+
+
 async def test_nothing_is_repeated_after_the_first_byte(model: Callable[..., Model]) -> None:
     """An answer that breaks off is an error, whoever else could answer."""
     world = World(model, [Script(["a"], OVERLOADED), Script(["b"])])
