@@ -9,6 +9,7 @@ QlaudError
 ├── Conflict 409 ── IdempotencyConflict
 ├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable
 │                        ProviderNotConfigured · ResponseTooLarge
+├── McpServerFailed 502
 ├── RateLimited 429
 ├── ServiceUnavailable 503
 ├── LeaseLost · JobCancelled · JobAbandoned
@@ -216,6 +217,13 @@ class ProviderNotConfigured(ProviderError):
 
     code = "provider_not_configured"
     status = 503
+
+
+class McpServerFailed(QlaudError):
+    """The MCP server could not be reached, or did not answer as one."""
+
+    code = "mcp_server_failed"
+    status = 502
 
 
 class ServiceUnavailable(QlaudError):
