@@ -53,9 +53,11 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
  ORDER BY created_at, id;
 
 -- name: insert_mcp_tool
--- Add a tool of an MCP server; nothing when the account has a living one of this name.
-INSERT INTO tools (id, account_id, name, description, input_schema, mcp_server_id, timeout_ms, effect, shared, secret)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, '')
+-- Add a tool of an MCP server; nothing when the account has a living one of this name. Those of one
+-- transaction keep the order in which the server lists them.
+INSERT INTO tools (id, account_id, name, description, input_schema, mcp_server_id, timeout_ms, effect, shared,
+                   secret, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, '', clock_timestamp())
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
 
