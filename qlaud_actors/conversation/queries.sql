@@ -55,8 +55,12 @@ UPDATE threads SET purged_at = now()
 DELETE FROM messages WHERE thread_id = $1;
 
 -- name: purge_turn_texts
--- Remove what the turns of a deleted thread repeat of its text.
-UPDATE turns SET content = 'null', request = json_build_object('model', request->>'model', 'max_tokens', 0)
+-- Remove what the turns of a deleted thread repeat of its text. Postgres unescapes all texts of a document to
+-- read one, and has no NUL.
+UPDATE turns
+   SET content = 'null',
+       request = json_build_object('model', replace(request::text, '\u0000', '\u0020')::json->>'model',
+                                   'max_tokens', 0)
  WHERE thread_id = $1;
 
 -- name: purge_tool_texts

@@ -74,9 +74,11 @@ UPDATE jobs j SET status = 'queued', owner = NULL, lease_until = NULL, attempts 
 RETURNING j.id;
 
 -- name: end_job
--- The end of a job whose row is locked; its request is not needed any more.
+-- The end of a job whose row is locked; its request is not needed any more. Postgres unescapes all texts of a
+-- document to read one, and has no NUL.
 UPDATE jobs
-   SET status = $2, model_slug = COALESCE($3, body->>'model'), response = $4, cost_nanos = $5, error = $6,
+   SET status = $2, response = $4, cost_nanos = $5, error = $6,
+       model_slug = COALESCE($3, replace(body::text, '\u0000', '\u0020')::json->>'model'),
        body = NULL, epoch = epoch + 1, finished_at = now(), owner = NULL, lease_until = NULL
  WHERE id = $1;
 

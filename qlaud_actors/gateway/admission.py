@@ -16,7 +16,7 @@ import msgspec
 
 from qlaud_actors.billing import meter
 from qlaud_actors.billing.group_commit import GroupCommit
-from qlaud_actors.billing.model import Charge, Hold, Settlement
+from qlaud_actors.billing.model import Charge, Hold, KeyChanged, Settlement
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, ConnectionLost
 from qlaud_actors.errors import ProviderUnavailable
@@ -124,6 +124,8 @@ class Admission:
             self.catalog, ask.slug, healthy, ask.fallbacks, allowed, limited=key.limited, task=ask.task
         )
         self.catalog.require_configured(found[0])
+        if key.remembered and not all(model.priced for model in found):
+            raise KeyChanged  # its money may be limited by now, which no hold of nothing would tell
         return found
 
 

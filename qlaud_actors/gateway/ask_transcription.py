@@ -25,6 +25,9 @@ TEXT_TOKENS = 64
 LIKELY_TOKENS_PER_SECOND = 4
 """Of text that is spoken, for estimates."""
 
+NEVER = frozenset({"file_id", "file_url", "url", "known_speaker_references"})
+"""Fields that bring in recordings whose length nobody knows here (Mistral, Groq; voices, OpenAI)."""
+
 CONTENT_TYPES = {"text": "text/plain", "srt": "text/plain", "vtt": "text/plain"}
 FORMS: dict[str, Form] = {"text": "text_of_json", "srt": "text", "vtt": "text"}
 _CUE_END = re.compile(rb"--> *(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})")
@@ -56,6 +59,9 @@ class TranscriptionAsk(MediaAsk):
             raise InvalidRequest("`file` must be one recording that is not empty.")
         fields = tuple(part for part in parts if part.name != "file")
         values, _ = priced(form_values(fields))
+        for name in values:
+            if name.partition("[")[0] in NEVER:
+                raise InvalidRequest(f"`{name}` is not supported: send the recording as `file`.")
         return cls(fields, typed(values, TranscriptionBody, strict=False), files[0])
 
     @property

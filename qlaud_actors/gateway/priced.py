@@ -27,19 +27,42 @@ NEVER: Mapping[str, str] = {
     "billing_policy": "it changes who is billed",
     "compaction": "it is billed beside the answer",
     "container": "code execution is billed by time",
+    "data_sources": "what the provider looks up is read beside what was sent",
+    "deferred": "the answer, and what it cost, would come elsewhere",
     "enable_search": "searches are billed apart",
     "fallbacks": "the other model has another price",
     "mcp_servers": "the provider's own tool calls read more than was sent",
     "plugins": "plugins are billed apart",
     "prediction": "rejected predictions are billed beyond the limit",
+    "preset": "what the provider keeps of a request is not seen here",
     "provider": "another host has another price",
     "route": "another host has another price",
+    "safety_model": "another model is billed beside the answer",
     "search_options": "searches are billed apart",
     "search_parameters": "searches are billed apart",
     "thread": "what the provider remembers is read beside what was sent",
     "web_search_options": "searches are billed apart",
 }
 """Fields that are billed beside tokens or read more than the request, and why they are refused."""
+
+GUARDED = (
+    frozenset(NEVER)
+    | {name.partition(".")[0] for name in USUAL}
+    | {
+        "functions",
+        "input",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "messages",
+        "modalities",
+        "model",
+        "n",
+        "stream",
+        "tools",
+    }
+)
+"""Fields that decide what a call costs. Some servers (those in Go) read a name in any case."""
 
 RUN_BY_CALLER = re.compile(r"(custom|function|(bash|text_editor|computer|memory|browser)_[a-z0-9_]+)")
 """Types of tools that the caller runs; all others run at the provider, at a price of their own."""
@@ -55,6 +78,7 @@ LONG_CONTEXT = re.compile(r"context-(\d+)m")
 
 def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
     """Raises InvalidRequest for a field, a tool or a part that changes the price."""
+    _require_lower_case(body)
     for name, usual in USUAL.items():
         value = _at(body, name)
         if value is not None and value not in usual:
@@ -63,8 +87,8 @@ def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
     for name, why in NEVER.items():
         if body.get(name):
             raise InvalidRequest(f"`{name}` is not supported: {why}.")
-    if "audio" in (body.get("modalities") or ()):
-        raise InvalidRequest("`modalities` must not hold audio: audio output is priced apart.")
+    if body.get("modalities") not in (None, [], ["text"]):
+        raise InvalidRequest("`modalities` must be text alone: pictures and sound are priced apart.")
     for tool in tools:
         _require_own(tool)
     for edit in _edits(body.get("context_management")):
@@ -105,6 +129,13 @@ def refuse_audio(messages: Sequence[Block]) -> None:
             raise InvalidRequest("Audio and video in messages are not supported: they are priced apart.")
         for part in parts:
             _require_usual_cache(part)
+
+
+def _require_lower_case(body: Mapping[str, Any]) -> None:
+    """Another spelling of a field would pass here unseen."""
+    for name in body:
+        if not name.islower() and name.lower() in GUARDED:
+            raise InvalidRequest(f"`{name}` must be written in lower case.")
 
 
 def _at(body: Mapping[str, Any], path: str) -> Any:

@@ -115,6 +115,8 @@ class Relay:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self._tasks: set[asyncio.Task[None]] = set()
+        self._whole: set[asyncio.Future[None]] = set()
+        """Done when what a caller's own task carries is settled."""
         self._closing = False
 
     async def whole(self, carriage: Whole) -> None:
@@ -125,8 +127,15 @@ class Relay:
         """
         if self._closing:
             raise ServiceUnavailable
-        carriage.ticket = await self.admission.admit(carriage.key, carriage.ask)
-        if error := await self._answer(carriage, carriage.ticket):
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._whole.add(settled)
+        try:
+            carriage.ticket = await self.admission.admit(carriage.key, carriage.ask)
+            error = await self._answer(carriage, carriage.ticket)
+        finally:
+            self._whole.discard(settled)
+            settled.set_result(None)
+        if error:
             raise error
 
     def start(self, key: ApiKey, ask: Ask) -> Streamed:
@@ -142,10 +151,13 @@ class Relay:
         return carriage
 
     async def close(self) -> None:
-        """Wait a while for what is on its way, then break it off; all of it is settled."""
+        """Wait a while for what is on its way, then break it off; all of it is settled.
+
+        The server has broken off its handlers by then, and does not wait for what they still settle.
+        """
         self._closing = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSING_SECONDS)
+        if on_their_way := {*self._tasks, *self._whole}:
+            await asyncio.wait(on_their_way, timeout=CLOSING_SECONDS)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -15,6 +15,7 @@ Why it is a bound:
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from qlaud_actors.providers.model import Block, Model, ModelRequest
@@ -90,7 +91,8 @@ class _Measure:
             tokens += self.unseen({})
         match block.get("type"):
             case "image":
-                tokens += self._image
+                source = block.get("source") or {}
+                tokens += self.unseen(source) if _is_file(source) else self._image
             case "document":
                 tokens += self._document(block)
             case "tool_result":
@@ -99,8 +101,10 @@ class _Measure:
             case "text" if isinstance(text := block.get("text"), str):
                 rest = {name: value for name, value in block.items() if name not in ("type", "text")}
                 tokens += _bytes(text) + (_json_bytes(rest) if rest else 0)
-            case _:
+            case kind:
                 tokens += NAME_TOKENS + _json_bytes(block)
+                if str(kind).endswith("_tool_result"):
+                    tokens += sum(map(self.block, _attached(block)))
         return tokens
 
     def _document(self, block: Block) -> int:
@@ -121,6 +125,25 @@ class _Guess(_Measure):
 
     def unseen(self, source: Block) -> int:
         return len(str(source.get("data") or ""))
+
+
+def _is_file(source: Any) -> bool:
+    """Whether what is called a picture says that it is another kind of file, which some servers read."""
+    if not isinstance(source, dict):
+        return False
+    kind, url = source.get("media_type"), str(source.get("url") or "")
+    called = kind if isinstance(kind, str) else url.removeprefix("data:") if url[:5] == "data:" else "image/"
+    return not called.lower().startswith("image/")
+
+
+def _attached(value: Any) -> Iterator[Block]:
+    """Files and pictures at any depth, as a provider's own tool brings them."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        if isinstance(one, dict) and one.get("type") in ("document", "image"):
+            yield one
+        else:
+            yield from _attached(one)
 
 
 def _bytes(text: str) -> int:

@@ -19,6 +19,9 @@ from qlaud_actors.providers.reply import parse_input
 JSON_ONLY = "Answer with one JSON object and nothing else."
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
+_TEXTS = frozenset({"text", "refusal", "thinking", "reference", "input_text", "output_text"})
+"""Parts that hold all that they cost."""
+
 _KNOWN = frozenset({"model", "messages", "stream", "stream_options", "tools", "functions"})
 
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -79,13 +82,18 @@ def _counted(message: Block) -> list[Block]:
 
 
 def _counted_part(part: Any) -> Block:
+    """Text is seen; a picture has a size; whatever else a server takes may fill the window."""
     match part:
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return {"type": "image", "source": {"url": url}}
         case {"type": "image_url"}:
             return {"type": "image"}
         case {"type": "file", "file": {"file_data": str(data)}}:
             return {"type": "document", "source": {"data": data}}
         case {"type": "file"}:
             return {"type": "document"}
+        case {"type": str(kind)} if kind not in _TEXTS:
+            return {"type": "document", "source": {"data": str(part)}}
         case dict():
             return part
     return {"type": "part", "part": part}

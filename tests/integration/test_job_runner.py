@@ -345,6 +345,19 @@ async def test_a_waiting_job_is_cancelled_at_once(office: Office) -> None:
     assert len(office.provider.requests) == 1
 
 
+async def test_a_text_with_nul_holds_up_nobody(office: Office) -> None:
+    """A job that says NUL is cancelled, or fails after three workers, as any other; the next one runs."""
+    said = [{"role": "user", "content": "a\x00b \\u0000 \\"}]
+    waiting, lost = [await office.submit(body={**BODY, "messages": said}) for _ in range(2)]
+    other = await office.submit()
+    assert (await office.door.ask("POST", f"/v1/jobs/{waiting}/cancel"))[0] == 200
+    await office.pool.execute("UPDATE jobs SET attempts = $2 WHERE id = $1", uuid.UUID(lost), MAX_ATTEMPTS)
+    await office.work()
+    jobs = [await office.job(job_id) for job_id in (waiting, lost, other)]
+    assert [job["status"] for job in jobs] == ["cancelled", "failed", "succeeded"]
+    assert {job["model"] for job in jobs} == {CLAUDE}
+
+
 async def test_a_running_job_is_stopped(office: Office) -> None:
     """Its worker hears of it with the next renewal; nothing stays held."""
     office.provider.answers = [says(hold=office.provider.released)]

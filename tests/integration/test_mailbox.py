@@ -215,3 +215,18 @@ async def test_a_deleted_threads_text_is_gone_for_good(pool: Pool, new, thread_i
     assert await pool.fetchval("SELECT count(*) FROM messages") == 0
     assert "secret" not in str(await pool.fetch("SELECT content, request, error FROM turns"))
     assert await pool.fetchval("SELECT purged_at IS NOT NULL FROM threads WHERE id = $1", thread_id)
+
+
+async def test_a_text_with_nul_is_removed_too(pool: Pool, new, thread_id: uuid.UUID) -> None:
+    """JSON can say NUL, Postgres text cannot: the thread is purged all the same, and keeps its model."""
+    said = new("words")
+    said = replace(said, request=replace(said.request, system="secret\x00 words"))
+    turn = await mailbox.claim(pool, (await mailbox.accept(pool, said)).turn_id, "w", 10)
+    assert turn is not None
+    await mailbox.finish(pool, turn, TurnCancelled())
+    await pool.execute(
+        "UPDATE threads SET deleted_at = now() - interval '5 seconds' WHERE id = $1", thread_id
+    )
+    await threads.purge_leftovers(pool)
+    left = await pool.fetchval("SELECT request FROM turns")
+    assert left == {"model": said.request.model, "max_tokens": 0}

@@ -17,8 +17,10 @@ from qlaud_actors.db.pool import Pool
 from qlaud_actors.gateway import pipe
 from qlaud_actors.gateway import relay as relay_module
 from qlaud_actors.gateway.admission import Admission
-from qlaud_actors.gateway.relay import Relay
+from qlaud_actors.gateway.asks import AnthropicAsk
+from qlaud_actors.gateway.relay import Relay, Whole
 from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.limits import Admitted
 from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.retry import RetryPolicy
@@ -304,6 +306,27 @@ async def test_closing_settles_what_is_on_its_way(relayed: Relayed, monkeypatch:
     assert status == 200
     assert b"restarting" in raw
     assert (await relayed.post(CLAUDE))[0] == 503
+
+
+async def test_closing_waits_for_handlers_that_were_broken_off(relayed: Relayed) -> None:
+    """A server does not wait for handlers that it cancels: what they settle is in Postgres all the same."""
+    relayed.provider.answers = [stream(START, hold=relayed.provider.released)]
+    key = await lifecycle.verify(relayed.pool, relayed.door.master)
+    body = {"model": CLAUDE, "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    whole = Whole(key, AnthropicAsk.of(body, None, None))
+    handler = asyncio.create_task(relayed.relay.whole(whole))
+    async with asyncio.timeout(5):
+        while not (whole.ticket and whole.ticket.call.accepted):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+    async with relayed.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM budgets FOR UPDATE")
+        handler.cancel()
+        closing = asyncio.create_task(relayed.relay.close())
+        await asyncio.wait({closing}, timeout=0.1)
+        assert not closing.done()
+    await closing
+    assert (await relayed.cost())[::2] == (1, 0)
+    await asyncio.gather(handler, return_exceptions=True)
 
 
 async def test_a_slow_reader_holds_the_provider_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,11 +79,11 @@ async def test_an_unpriced_model_is_for_unlimited_keys(pool: Pool, tmp_path: Pat
 
             _, _, prepaid = await accounts.create(pool, NewAccount("acme", "prepaid", 10**9))
             capped = (await door.mint(max_spend_usd=5))["secret"]
-            provider.answers = [answer, answer]
+            provider.answers = [answer] * 4
             for secret in (capped, prepaid.reveal()):
                 status, refused = await ask(secret)
                 assert (status, refused["error"]["code"]) == (400, "price_unknown")
-            assert len(provider.answers) == 2
+            assert len(provider.answers) == 4
             thread = (await door.ask("POST", "/v1/threads", {}, key=capped))[1]["id"]
             status, refused = await door.ask(
                 "POST",
@@ -96,6 +96,12 @@ async def test_an_unpriced_model_is_for_unlimited_keys(pool: Pool, tmp_path: Pat
             row = await pool.fetchrow("SELECT price_version, cost_nanos, output_tokens FROM usage_events")
             assert row is not None
             assert tuple(row) == ("unpriced", 0, 4)
+            late = await door.mint()
+            await pool.execute("UPDATE keys SET last_used_at = now()")  # from now on it is remembered
+            assert [(await ask(late["secret"]))[0] for _ in range(2)] == [200, 200]
+            await door.ask("PATCH", f"/v1/keys/{late['id']}", {"max_spend_usd": 5})
+            status, refused = await ask(late["secret"])
+            assert (status, refused["error"]["code"]) == (400, "price_unknown"), "also one that was known"
             hosts = (await door.ask("GET", "/v1/catalog", key=""))[1]["models"]
             (own,) = [model["hosts"][0] for model in hosts if model["slug"] == "llama"]
             assert own["input_per_mtok_usd"] is None
@@ -104,7 +110,6 @@ async def test_an_unpriced_model_is_for_unlimited_keys(pool: Pool, tmp_path: Pat
             assert (await ask(capped))[0] == 200, "once it has a price everybody may use it"
         await relay.close()
     totals = await rerate(pool, catalog.prices, Wanted(Span(0, 2**42)), dry_run=False)
-    assert totals.charged_nanos == -(-16 * 10**6 * 107 // 100 // 1_000), "the free call is paid for now"
-    assert (
-        await pool.fetchval("SELECT account_balance_v1($1)", BOOTSTRAP_ACCOUNT) == -2 * totals.charged_nanos
-    )
+    one = -(-16 * 10**6 * 107 // 100 // 1_000)
+    assert totals.charged_nanos == 3 * one, "the free calls are paid for now"
+    assert await pool.fetchval("SELECT account_balance_v1($1)", BOOTSTRAP_ACCOUNT) == -4 * one

@@ -261,9 +261,11 @@ def test_a_bare_text_is_asked_for_as_json() -> None:
         (Part("model", b"whisper-1"), Part("model", b"tts-1"), Part("file", b"x")),
         (Part("model", b"whisper-1"), Part("response_format", b"docx"), Part("file", b"x")),
         (Part("model", b"whisper-1"), Part("stream", b"perhaps"), Part("file", b"x")),
+        (Part("model", b"whisper-1"), Part("url", b"https://a.test/long.mp3"), Part("file", b"x")),
+        (Part("model", b"whisper-1"), Part("known_speaker_references[]", b"data:"), Part("file", b"x")),
     ],
 )
 def test_what_cannot_be_heard_is_refused(parts: tuple[Part, ...]) -> None:
-    """No recording, two of them, a field twice, a format that there is not."""
+    """No recording, two of them, more of them elsewhere, a field twice, a format that there is not."""
     with pytest.raises(InvalidRequest):
         TranscriptionAsk.of(parts)

@@ -111,6 +111,8 @@ def test_a_model_may_have_dearer_pictures_than_its_provider() -> None:
             "citations": {"enabled": True},
         },
         {"type": "news", "value": "x" * 1_000_000},
+        {"type": "image", "source": PDF["source"]},
+        {"type": "web_fetch_tool_result", "content": {"type": "web_fetch_result", "content": PDF}},
     ],
 )
 def test_what_cannot_be_seen_may_fill_the_window(block: dict[str, Any]) -> None:

@@ -191,3 +191,10 @@ def test_the_measure_counts_everything() -> None:
     assert bound("Hi", tools=[{"type": "function", "function": {"description": "y" * 999}}]) > least + 999
     assert bound("Hi", brand_new="z" * 500) >= least + 500
     assert bound([{"type": "file", "file": {"file_id": "f"}}]) == model.context_window
+    assert bound([{"type": "refusal", "refusal": "No."}]) < least + 200
+    for unseen in (
+        {"type": "document_url", "document_url": "https://a.test/a.pdf"},
+        {"type": "video", "video": ["https://a.test/1.png", "https://a.test/2.png"]},
+        {"type": "image_url", "image_url": {"url": "data:application/pdf;base64,JVBERi0"}},
+    ):
+        assert bound([unseen]) == model.context_window
