@@ -1,4 +1,4 @@
-"""Tools, of which webhooks are registered here, for admins; and the four meta-tools over REST, for any key."""
+"""Tools, for admins: webhooks are registered here; and the four meta-tools over REST, for any key."""
 
 from typing import Annotated, Any
 

@@ -622,8 +622,14 @@ def jobs() -> list[Row]:
 def mcp_servers() -> list[Row]:
     """MCP servers: their names, addresses and headers, and what is not one's own."""
     right = {"name": "crm", "server_url": "https://mcp.example/x"}
-    urls = ("x", "http://mcp.example", "https://127.0.0.1/mcp", "https://169.254.169.254/", "https://a@b.example", 5)
-    names = ("", "CRM", "a b", "a/b", "x" * 32, "qlaud-mcp", "qlaud-builtin", "qlaud_x", "ü", "a\x00", 5, None)
+    urls = (
+        *("x", "http://mcp.example", "https://127.0.0.1/mcp", "https://169.254.169.254/"),
+        *("https://a@b.example", 5),
+    )
+    names = (
+        *("", "CRM", "a b", "a/b", "x" * 32, "qlaud-mcp", "qlaud-builtin", "qlaud_x", "ü", "a\x00"),
+        *(5, None),
+    )
     headers: list[Any] = [
         {"x": 5},
         {"": "x"},

@@ -162,8 +162,9 @@ async def test_a_turn_calls_the_tools_of_an_mcp_server(cluster: Cluster) -> None
         made = await cluster.admin.post("/v1/mcp-servers", server)
         ids = [tool["id"] for tool in made["tools"]]
         for model in (MODEL, OPENAI_MODEL):
-            calls = [{"name": "crm/find_customer", "input": {"q": model}}, {"name": "crm/broken", "input": {}}]
-            steps = script({"tools": calls}, {"text": "done"})
+            calls = {"crm/find_customer": {"q": model}, "crm/broken": {}}
+            asked = [{"name": name, "input": given} for name, given in calls.items()]
+            steps = script({"tools": asked}, {"text": "done"})
             events = [e async for e in user.stream(thread, steps, model=model, tools=ids)]
             done = {e["name"]: e for e in events if e["type"] == "qlaud.tool_dispatch_done"}
             assert done["crm/find_customer"]["output"] == f"find_customer {{'q': '{model}'}}"

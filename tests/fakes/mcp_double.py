@@ -19,9 +19,7 @@ from starlette.types import Receive, Scope, Send
 TOKEN = "mcp-canary-token-4711"
 ANSWERS: dict[str, types.CallToolResult] = {
     "huge": types.CallToolResult(content=[types.TextContent(type="text", text="x" * 2_000_000)]),
-    "broken": types.CallToolResult(
-        content=[types.TextContent(type="text", text="No luck.")], isError=True
-    ),
+    "broken": types.CallToolResult(content=[types.TextContent(type="text", text="No luck.")], isError=True),
     "picture": types.CallToolResult(
         content=[
             types.TextContent(type="text", text="Here:"),
@@ -111,7 +109,7 @@ async def mcp_double(*tools: types.Tool, json_response: bool = False) -> AsyncIt
             uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=0)
         )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - the library has no event for it
             await asyncio.sleep(0.005)
         double.url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp/"
         try:

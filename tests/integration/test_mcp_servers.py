@@ -66,7 +66,8 @@ def reasons(answer: Any) -> dict[str, str]:
 async def test_a_server_is_registered_with_its_tools(office: Office, pool: Pool, vault: Vault) -> None:
     """Its tools come with schemas and effects; its headers are sealed and shown to nobody."""
     made = await office.register()
-    assert [(tool["name"], tool["effect"]) for tool in made["tools"]] == [("crm/find", "read"), ("crm/add", "write")]
+    effects = {tool["name"]: tool["effect"] for tool in made["tools"]}
+    assert effects == {"crm/find": "read", "crm/add": "write"}
     assert made["unusable"] == []
     status, answer = await office.door.ask("GET", SERVERS)
     (shown,) = answer["data"]
@@ -209,9 +210,7 @@ async def test_headers_open_in_their_row_only(office: Office, pool: Pool, vault:
     assert [server.headers for server in lost] == [None, None]
 
 
-async def test_the_number_of_servers_is_limited(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_number_of_servers_is_limited(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is a conflict that says so."""
     monkeypatch.setattr(mcp_store, "MAX_SERVERS", 1)
     await office.register()
