@@ -9,7 +9,7 @@ QlaudError
 ├── Conflict 409 ── IdempotencyConflict
 ├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable
 │                        ProviderNotConfigured · ResponseTooLarge
-├── McpServerFailed 502
+├── McpServerFailed 502 (tools/mcp.py)
 ├── RateLimited 429
 ├── ServiceUnavailable 503
 ├── LeaseLost · JobCancelled · JobAbandoned
@@ -217,13 +217,6 @@ class ProviderNotConfigured(ProviderError):
 
     code = "provider_not_configured"
     status = 503
-
-
-class McpServerFailed(QlaudError):
-    """The MCP server could not be reached, or did not answer as one."""
-
-    code = "mcp_server_failed"
-    status = 502
 
 
 class ServiceUnavailable(QlaudError):

@@ -11,7 +11,7 @@ import msgspec
 
 from qlaud_actors.connectors.vault import Vault
 from qlaud_actors.db.pool import Pool
-from qlaud_actors.errors import Conflict, InvalidRequest, McpServerFailed
+from qlaud_actors.errors import Conflict, InvalidRequest, QlaudError
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.mcp import Listing, McpClient, McpFailed, Peer
 from qlaud_actors.tools import mcp_store
@@ -24,6 +24,13 @@ LIST_SECONDS = 30.0
 """For all pages of a server's tools; its own time-out when that is shorter."""
 
 logger = get_logger(__name__)
+
+
+class McpServerFailed(QlaudError):
+    """The MCP server could not be reached, or did not answer as one."""
+
+    code = "mcp_server_failed"
+    status = 502
 
 
 class McpCaller:
@@ -58,7 +65,10 @@ class McpCaller:
             )
 
     async def listing(self, server: McpServer) -> Listing:
-        """What a server offers now. Raises InvalidRequest when it refuses us, else McpServerFailed."""
+        """What a server offers now.
+
+        Raises InvalidRequest when it refuses us, Conflict when its headers are lost, McpServerFailed.
+        """
         peer = _peer(server)
         if peer is None:
             raise Conflict("The headers of this MCP server cannot be read any more: register it again.")

@@ -85,7 +85,7 @@ def malformed() -> list[Row]:
         ("POST", route)
         for route in (
             *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
-            SERVERS,
+            *(SERVERS, "/mcp"),
         )
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
@@ -653,7 +653,10 @@ def mcp_servers() -> list[Row]:
         {"effect": "none"},
         {"catalog_slug": "linear"},
     ]
+    two = {"jsonrpc": "2.0"}
+    messages: list[Any] = [{}, {"jsonrpc": "1.0"}, {**two, "id": 1.5}, {**two, "params": []}]
     return [
+        *(Row(400, "POST", "/mcp", message) for message in messages),
         *(Row(400, "POST", SERVERS, {**right, **fields}) for fields in bad),
         Row(400, "POST", SERVERS, {"name": "crm"}),
         Row(400, "POST", SERVERS, {"name": "crm", "catalog_slug": "linear", "config": {}}),
