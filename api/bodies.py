@@ -52,6 +52,16 @@ async def read_json(request: web.Request, kind: type[T], *, allow_empty: bool = 
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
 
 
+async def read_at_most(request: web.Request, limit: int) -> bytes:
+    """The body, where no key has been seen yet. Raises PayloadTooLarge as soon as it is."""
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise PayloadTooLarge
+    return bytes(body)
+
+
 def check_depth(raw: bytes) -> None:
     """Refuse JSON that is nested too deep for those who will walk it."""
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:

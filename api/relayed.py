@@ -27,6 +27,8 @@ async def relayed(
     try:
         return await _carried(request, ask, content_type)
     except KeyChanged:  # nothing was held, nothing was asked
+        if request.writer.output_size > 0:
+            raise  # the answer has begun with a heartbeat: there is no second one
         await authenticate_again(request)
         return await _carried(request, ask, content_type)
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import click
 
 from qlaud_actors import audit
+from qlaud_actors.catalog_commands import catalog
 from qlaud_actors.price_commands import prices
 from qlaud_actors.settings import Settings, SettingsError
 
@@ -111,6 +112,7 @@ def doctor() -> None:
 main.add_command(audit.reconcile)
 main.add_command(audit.usage)
 main.add_command(prices)
+main.add_command(catalog)
 
 
 def _become(module: str) -> None:

@@ -67,6 +67,8 @@ class Settings:
     stripe_api_base: str | None = None
     catalog_dir: Path | None = None
     """The operator's own provider files, laid over the packaged ones."""
+    connector_dir: Path | None = None
+    """The operator's own connector files, over the packaged ones."""
     price_poll_seconds: float = 10.0
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that catalogue files may name (`*_API_KEY`, `*_BASE_URL`), nothing else."""
@@ -104,6 +106,7 @@ class Settings:
             stripe_webhook_secret=read.secret("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.url("STRIPE_API_BASE", ("http", "https")),
             catalog_dir=read.folder("QLAUD_CATALOG_DIR"),
+            connector_dir=read.folder("QLAUD_CONNECTOR_DIR"),
             price_poll_seconds=read.number("QLAUD_PRICE_POLL_SECONDS", 10.0, 0.1, 15.0),
             environ={
                 name: value

@@ -5,14 +5,14 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from api.bodies import query_int, query_text, read_json, usd_nanos
+from api.bodies import query_int, query_text, read_at_most, read_json, usd_nanos
 from api.context import caller, services
 from api.middleware import require_admin
 from api.responses import json_response
 from api.routes.accounts import balance_object
 from qlaud_actors.billing import ledger, topup, wallet
 from qlaud_actors.billing.stripe_client import verified
-from qlaud_actors.errors import InvalidRequest, PayloadTooLarge
+from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.ids import parse_uuid
 
 routes = web.RouteTableDef()
@@ -88,8 +88,7 @@ async def topup_done(_request: web.Request) -> web.Response:
 async def stripe_webhook(request: web.Request) -> web.Response:
     """An event of Stripe, verified by its signature; anything but 200 makes Stripe send it again."""
     hub = services(request)
-    if (request.content_length or 0) > MAX_EVENT_BYTES:
-        raise PayloadTooLarge
-    event = verified(hub.settings, await request.read(), request.headers.get("stripe-signature"))
+    body = await read_at_most(request, MAX_EVENT_BYTES)
+    event = verified(hub.settings, body, request.headers.get("stripe-signature"))
     await topup.record(hub.pool, hub.settings, event)
     return json_response({"received": True})

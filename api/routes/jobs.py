@@ -51,6 +51,7 @@ async def create_job(request: web.Request) -> web.Response:
         headers=headers,
         request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
+        size=len(await request.read()),
         webhook_url=asked.webhook_url,
         idempotency_key=idempotency_key(request),
     )

@@ -13,7 +13,7 @@ SELECT * FROM settle_calls_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
 
 -- name: release_holds
 -- Give holds back; returns how many there still were.
-SELECT release_holds_v2($1);
+SELECT release_holds_v3($1);
 
 -- name: stay_alive
 -- A process says that it lives, for so many seconds.
@@ -157,7 +157,7 @@ UPDATE accounts SET name = $2 WHERE id = $1;
 
 -- name: set_billing
 -- Make an account prepaid (true) or postpaid.
-SELECT set_billing_v1($1, $2);
+SELECT set_billing_v2($1, $2);
 
 -- name: accounts
 -- All accounts, or one, with what they have and what is held of it, oldest first.

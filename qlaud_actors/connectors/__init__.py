@@ -1,1 +1,1 @@
-"""Vendors' side of the house; for now the vault that seals secrets at rest."""
+"""Vendors as data, their requests and answers, and the vault that seals secrets at rest."""

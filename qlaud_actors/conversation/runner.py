@@ -23,6 +23,7 @@ from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import ConnectionLost, Pool
 from qlaud_actors.errors import LeaseLost, QlaudError, TurnCancelled
 from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.limits import Limits
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
@@ -145,6 +146,7 @@ class TurnRunner:
 
     async def _work(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome:
         turn, asked = carried.work, carried.work.request
+        await lifecycle.require_alive(self.pool, turn.account_id, turn.key_id)
         toolset = await toolset_for(
             self.pool, self.vault, turn.account_id, asked.tools_mode, asked.tools, asked.client_tools
         )

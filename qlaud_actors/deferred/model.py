@@ -24,7 +24,17 @@ MAX_ATTEMPTS = 3
 MAX_UNFINISHED = 1_000
 """Jobs of one key that wait or run."""
 
-MAX_RESPONSE_BYTES = 1024 * 1024
+MAX_UNFINISHED_BYTES = 256 * 2**20
+"""Of all their bodies together."""
+
+MAX_RESPONSE_BYTES = 2**20
+MAX_VECTORS_BYTES = 16 * 2**20
+"""A list of vectors is long: 20 kB of JSON for one of 1,536 figures."""
+
+
+def response_limit(endpoint: str) -> int:
+    """Bytes of the longest answer that is kept."""
+    return MAX_VECTORS_BYTES if endpoint == "/v1/embeddings" else MAX_RESPONSE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from qlaud_actors.db.queries import load_queries
 from qlaud_actors.deferred.model import (
     MAX_ATTEMPTS,
     MAX_UNFINISHED,
+    MAX_UNFINISHED_BYTES,
     End,
     Job,
     shown,
@@ -48,6 +49,8 @@ class NewJob:
     request_id: str
     fingerprint: bytes
     """Of the request body: the same idempotency key must come with the same one."""
+    size: int
+    """Bytes of that body."""
     webhook_url: str | None = None
     idempotency_key: str | None = None
 
@@ -75,14 +78,19 @@ async def accept(pool: Pool, new: NewJob) -> uuid.UUID:
             new.request_id,
             new.idempotency_key,
             new.fingerprint,
+            new.size,
             MAX_UNFINISHED,
+            MAX_UNFINISHED_BYTES,
         )
     except UniqueViolation:
         if first := await first_use(pool, new):
             return first
         raise
     if made is None:
-        raise RateLimited(f"This key has {MAX_UNFINISHED} unfinished jobs; wait for some to end.")
+        raise RateLimited(
+            f"A key may have {MAX_UNFINISHED} unfinished jobs, {MAX_UNFINISHED_BYTES // 2**20} MiB in all; "
+            "wait for some to end."
+        )
     return new.id
 
 

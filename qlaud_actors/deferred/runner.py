@@ -22,10 +22,9 @@ from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, ConnectionLost, Pool
 from qlaud_actors.deferred import queue
 from qlaud_actors.deferred.endpoints import ask_from
-from qlaud_actors.deferred.model import MAX_RESPONSE_BYTES, End, Job
+from qlaud_actors.deferred.model import End, Job, response_limit
 from qlaud_actors.deferred.queue import Ended
 from qlaud_actors.errors import (
-    InvalidKey,
     JobCancelled,
     LeaseLost,
     ProviderUnavailable,
@@ -35,7 +34,6 @@ from qlaud_actors.errors import (
 from qlaud_actors.gateway.admission import Admission, Ticket
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.settings import Settings
 
 CALL_SECONDS = 3_600.0
@@ -109,7 +107,7 @@ class JobRunner:
         job, ticket = carried.work, None
         try:
             ticket = await self._admitted(job, call_id)
-            how = End("succeeded", response=await _read(ticket))
+            how = End("succeeded", response=await _read(ticket, response_limit(job.endpoint)))
         except asyncio.CancelledError:
             if not carried.cancelled:
                 raise
@@ -132,15 +130,8 @@ class JobRunner:
             raise JobCancelled
         assert job.body is not None
         ask = ask_from(job.endpoint, job.body, job.headers)
-        return await self.admission.admit(await self._key(job), ask, call_id)
-
-    async def _key(self, job: Job) -> ApiKey:
-        """The key as it is now. Raises InvalidKey."""
-        key = await lifecycle.get_key(self.pool, job.account_id, job.key_id)
-        expires_at_ms = key.limits.expires_at_ms
-        if key.revoked or (expires_at_ms is not None and expires_at_ms <= time.time() * 1000):
-            raise InvalidKey("The API key of this job was revoked or has expired.")
-        return key
+        key = await lifecycle.require_alive(self.pool, job.account_id, job.key_id)
+        return await self.admission.admit(key, ask, call_id)
 
     async def _settle(self, job: Job, ticket: Ticket, how: End) -> Ended:
         """Settle the call and end the job, in one transaction. Raises LeaseLost."""
@@ -182,7 +173,7 @@ class JobRunner:
         await queue.hand_back(self.pool, jobs)
 
 
-async def _read(ticket: Ticket) -> str:
+async def _read(ticket: Ticket, most: int) -> str:
     """The whole answer, verbatim. Raises ProviderError, ResponseTooLarge; the call is paid for either way."""
     body = bytearray()
     size = 0
@@ -190,13 +181,13 @@ async def _read(ticket: Ticket) -> str:
         async with asyncio.timeout(CALL_SECONDS) as deadline, aclosing(ticket.call.events()) as pieces:
             async for piece in pieces:
                 size += len(piece)
-                if size <= MAX_RESPONSE_BYTES:
+                if size <= most:
                     body += piece
     except TimeoutError:
         if not deadline.expired():
             raise
         raise ProviderUnavailable("The answer took too long.") from None
-    if size > MAX_RESPONSE_BYTES:
+    if size > most:
         raise ResponseTooLarge
     try:
         msgspec.json.decode(body)

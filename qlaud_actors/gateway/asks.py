@@ -193,11 +193,13 @@ class OpenAIAsk:
         return quote(request, model, markup_bps, self.read.n or 1)
 
     def raw(self, model: Model, max_tokens: int) -> RawRequest:
-        """The caller's own body. Without a limit the model's own stands, unless money sets a lower one."""
+        """The caller's own body. Without a limit the model's own stands, where its host has the same that is
+        held for, unless money sets a lower one.
+        """
         dialect = dialect_of(model)
         body = {k: v for k, v in self.body.items() if k not in ("max_tokens", "max_completion_tokens")}
         body |= {"model": model.upstream, **price_limit(model)}
-        if self.limit is not None or max_tokens < model.max_output_tokens:
+        if self.limit is not None or max_tokens < model.max_output_tokens or not dialect.own_limit:
             body[dialect.limit_field] = max_tokens
         forced = self.stream and dialect.takes_stream_options
         if forced:

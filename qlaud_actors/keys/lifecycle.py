@@ -1,5 +1,6 @@
 """The life of a key: minted, verified, changed, revoked."""
 
+import time
 import uuid
 from dataclasses import dataclass
 
@@ -88,6 +89,15 @@ async def get_key(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID) -> ApiKe
     if row is None:
         raise NotFound("There is no such key.")
     return key_from(row)
+
+
+async def require_alive(rows: Rows, account_id: uuid.UUID, key_id: uuid.UUID) -> ApiKey:
+    """A key as it is now, for work that waited. Raises InvalidKey when it was revoked or has expired."""
+    key = await get_key(rows, account_id, key_id)
+    expires_at_ms = key.limits.expires_at_ms
+    if key.revoked or (expires_at_ms is not None and expires_at_ms <= time.time() * 1000):
+        raise InvalidKey("The API key of this request was revoked or has expired.")
+    return key
 
 
 async def rename(rows: Rows, key: ApiKey, name: str) -> None:

@@ -18,6 +18,8 @@ class Dialect:
     limit_field: str = "max_tokens"
     takes_stream_options: bool = True
     """Else it reports usage unasked and refuses to be asked."""
+    own_limit: bool = False
+    """Without a limit it stops at the catalogue's `max_output_tokens` by itself; others are told."""
     fixed_sampling: bool = False
     """Its reasoning models refuse any temperature and top_p but their default."""
     resells: bool = False
@@ -42,7 +44,7 @@ MAX_CALL_ID = 40
 """OpenAI's limit; ids of other vendors can be longer."""
 
 USUAL = Dialect()
-_OPENAI = Dialect(limit_field="max_completion_tokens", fixed_sampling=True)
+_OPENAI = Dialect(limit_field="max_completion_tokens", own_limit=True, fixed_sampling=True)
 _DIALECTS = {
     "openai": _OPENAI,
     "azure": _OPENAI,

@@ -8,6 +8,8 @@ import pytest
 from cluster import MODEL, OPENAI_MODEL, Api, Cluster, running_cluster, script
 from fakes.mcp_double import TOKEN, listed, mcp_double
 
+from qlaud_actors.db.pool import connect
+
 
 @pytest.fixture
 async def cluster(database_url: str, redis_url: str) -> AsyncIterator[Cluster]:
@@ -259,6 +261,35 @@ async def test_a_turn_is_cancelled(cluster: Cluster) -> None:
     assert events[-1]["status"] == "cancelled"
     assert events[-1]["cost_micros"] > 0
     assert (await user.turn(thread, script({"text": "next"})))["content"][0]["text"] == "next"
+
+
+async def test_a_revoked_key_spends_nothing_more(cluster: Cluster) -> None:
+    """Neither does a turn of it that was waiting in line; one that had begun is carried to its end."""
+    user, key_id = await cluster.key()
+    thread = (await user.post("/v1/threads", {}))["id"]
+    path = f"/v1/threads/{thread}/messages"
+    first = user.stream(thread, script({"text": "word " * 20, "delay_ms": 50}))
+    begun = [await anext(first)]
+    second = asyncio.create_task(
+        user.request("POST", path, {"model": MODEL, "max_tokens": 64, "content": "And then?"})
+    )
+    await until_queued(cluster, 2)
+    assert (await cluster.admin.request("DELETE", f"/v1/keys/{key_id}"))[0] == 200
+    begun += [event async for event in first]
+    assert begun[-1]["status"] == "completed"
+    status, answer = await second
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+    assert len(cluster.scripted.requests()) == 1
+
+
+async def until_queued(cluster: Cluster, turns: int) -> None:
+    connection = await connect(cluster.database_url)
+    try:
+        async with asyncio.timeout(5):
+            while await connection.fetchval("SELECT count(*) FROM turns") < turns:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
 
 
 async def until_taken(user: Api, path: str, result: dict) -> None:

@@ -258,6 +258,17 @@ async def test_the_key_is_looked_at_again(office: Office) -> None:
     assert office.provider.requests == []
 
 
+async def test_a_key_does_not_fill_the_queue(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its waiting requests have a size together; one that is too much is 429, and fits once others ended."""
+    monkeypatch.setattr(queue, "MAX_UNFINISHED_BYTES", 2 * len(msgspec.json.encode(ASKED)) + 50)
+    for _ in range(2):
+        await office.submit()
+    status, answer = await office.door.ask("POST", "/v1/jobs", ASKED)
+    assert (status, answer["error"]["code"]) == (429, "rate_limited")
+    await office.work()
+    await office.submit()
+
+
 async def test_what_the_provider_refuses_fails_the_job(office: Office) -> None:
     """An error of the provider is the job's, and costs nothing."""
     office.provider.answers = [refuse(400, {"error": {"type": "x", "message": "No such image."}})]

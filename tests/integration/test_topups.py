@@ -99,6 +99,17 @@ async def test_a_changed_body_or_no_signature_is_refused(door: Door, stripe: Str
             assert response.status == 400
 
 
+async def test_an_endless_event_is_not_read_to_its_end(door: Door) -> None:
+    """Nobody has shown a key or a signature yet: the body is cut off at what no event reaches."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b" " * 2**16
+
+    async with door.client.post(WEBHOOK, data=endless()) as response:
+        assert response.status == 413
+
+
 async def test_refunds_are_debited_by_what_is_new(door: Door, stripe: StripeDouble) -> None:
     """Told by the refund, by the charge, or by both: each cent goes back once."""
     key = await customer(door)

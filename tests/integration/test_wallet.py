@@ -223,7 +223,7 @@ async def test_the_balance_survives_a_change_of_billing(pool: Pool) -> None:
     owner, key = await account(pool, 1_000)
     first = await hold(pool, key, 400)
     await wallet.set_billing(pool, owner.id, "postpaid")
-    second = await hold(pool, key, 5_000)
+    second = await hold(pool, key, 500)
     await wallet.set_billing(pool, owner.id, "prepaid")
     third = await hold(pool, key, 100)
     await settle(pool, key, first.id, 400)
@@ -390,3 +390,18 @@ async def test_another_period_counts_what_it_has_seen(pool: Pool) -> None:
     assert await budget(pool, key) == (30, 0)
     await lifecycle.set_cap_period(pool, key, "lifetime")
     assert await budget(pool, key) == (60, 0)
+
+
+async def test_calls_on_their_way_are_paid_by_the_wallet_that_comes(pool: Pool) -> None:
+    """What a postpaid account holds is held of its wallet once it is prepaid: it never ends below zero."""
+    owner, _ = await account(pool, 1_500, "postpaid")
+    key = await capped(pool, owner, None)
+    first = await hold(pool, key, 1_000)
+    await wallet.set_billing(pool, owner.id, "prepaid")
+    second = await hold(pool, key, 1_000, floor=1)
+    assert second.amount_nanos == 500
+    for held in (first, second):
+        await settle(pool, key, held.id, 1_000)
+    assert await check_books(pool, owner) == 0
+    with pytest.raises(WalletEmpty):
+        await hold(pool, key, 1)

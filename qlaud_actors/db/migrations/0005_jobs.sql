@@ -73,6 +73,7 @@ CREATE TABLE jobs (
     key_id            uuid NOT NULL REFERENCES keys,
     endpoint          text NOT NULL,
     body              json,                      -- NULL once the job has ended
+    body_bytes        integer NOT NULL,          -- of the request that brought it
     headers           json NOT NULL,
     webhook_url       text,
     request_id        text NOT NULL,

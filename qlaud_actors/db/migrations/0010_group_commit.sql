@@ -1,8 +1,9 @@
 -- Holds and settlements of many calls in one statement: a process commits once for all who wait.
 -- The arithmetic stands here alone; one call is a batch of one.
 --
--- Both functions take their locks in the order of 0002 (account, wallet, budget, hold; several keys by
--- account and key) and then treat their members one after the other, in the order given within a key.
+-- All functions take their locks in the order of 0002 (account, wallet, budget, hold; several keys by account
+-- and key) and then treat their members one after the other, in the order given within a key. The account's
+-- is shared: it only keeps the account prepaid or postpaid meanwhile.
 -- Tables of short-lived rows look small to the planner: it is kept from reading them whole.
 
 -- Members of a batch do not wait long for a row that one of them needs: they are then written one by one.
@@ -51,11 +52,12 @@ DECLARE
     helds bigint[] := array_fill(NULL::bigint, size);
     resets bigint[] := array_fill(NULL::bigint, size);
     begun timestamptz[] := array_fill(NULL::timestamptz, size);
+    present_version bigint;
     from_wallets boolean[] := array_fill(NULL::boolean, size);
 BEGIN
     PERFORM hurry_v1(cardinality(calls));
     FOR member IN
-        SELECT u.n, u.key_id, u.want, u.lowest, k.account_id,
+        SELECT u.n, u.key_id, u.want, u.lowest, k.account_id, u.version,
                u.secret IS NULL OR COALESCE(
                    k.xmin::text::bigint = u.version AND k.revoked_at IS NULL
                    AND (k.expires_at IS NULL OR k.expires_at > at)
@@ -67,14 +69,17 @@ BEGIN
           LEFT JOIN keys k ON k.id = u.key_id
          ORDER BY k.account_id, u.key_id, u.n
     LOOP
-        IF NOT member.unchanged THEN
-            scopes[member.n] := 'changed';
-            CONTINUE;
-        END IF;
         IF budget.key_id IS DISTINCT FROM member.key_id THEN
             PERFORM save_money_v1(budget, wallet);
+            PERFORM FROM accounts WHERE id = member.account_id FOR KEY SHARE;
             SELECT w.* INTO wallet FROM wallets w WHERE w.account_id = member.account_id FOR UPDATE;
             budget := lock_budget_v1(member.key_id, at);
+            -- The key may have changed while its budget was waited for.
+            SELECT k.xmin::text::bigint INTO present_version FROM keys k WHERE k.id = member.key_id;
+        END IF;
+        IF NOT member.unchanged OR member.version <> present_version THEN
+            scopes[member.n] := 'changed';
+            CONTINUE;
         END IF;
         key_room := COALESCE(budget.limit_nanos - budget.spent_nanos - budget.held_nanos, member.want);
         wallet_room := COALESCE(wallet.balance_nanos - wallet.held_nanos, member.want);
@@ -110,6 +115,54 @@ BEGIN
     RETURN QUERY SELECT * FROM unnest(amounts, scopes, limits, spents, helds, resets);
 END $$;
 
+-- Give holds back: each id that still exists is released exactly once. Returns how many were.
+CREATE FUNCTION release_holds_v3(the_holds uuid[]) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    owner record;
+    begun timestamptz;
+    gone record;
+    released integer := 0;
+BEGIN
+    FOR owner IN SELECT DISTINCT k.account_id, k.id FROM holds h JOIN keys k ON k.id = h.key_id
+                  WHERE h.id = ANY (the_holds) ORDER BY k.account_id, k.id
+    LOOP
+        PERFORM FROM accounts WHERE id = owner.account_id FOR KEY SHARE;
+        PERFORM FROM wallets WHERE account_id = owner.account_id FOR UPDATE;
+        SELECT window_start INTO begun FROM budgets WHERE key_id = owner.id FOR UPDATE;
+        WITH deleted AS (
+            DELETE FROM holds h WHERE h.id = ANY (the_holds) AND h.key_id = owner.id RETURNING *
+        )
+        SELECT count(*) AS holds,
+               COALESCE(sum(amount_nanos) FILTER (WHERE window_start = begun), 0)::bigint AS of_key,
+               COALESCE(sum(amount_nanos) FILTER (WHERE from_wallet), 0)::bigint AS of_wallet
+          INTO gone FROM deleted;
+        UPDATE budgets SET held_nanos = held_nanos - gone.of_key WHERE key_id = owner.id;
+        IF gone.of_wallet > 0 THEN
+            UPDATE wallets SET held_nanos = held_nanos - gone.of_wallet WHERE account_id = owner.account_id;
+        END IF;
+        released := released + gone.holds;
+    END LOOP;
+    RETURN released;
+END $$;
+
+-- Make an account prepaid or postpaid. Its lock keeps every hold and settlement out meanwhile; what is held
+-- already is held of the wallet from here on, or of nothing.
+CREATE FUNCTION set_billing_v2(account uuid, prepaid boolean) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM accounts WHERE id = account FOR UPDATE;
+    IF prepaid = EXISTS (SELECT FROM wallets WHERE account_id = account) THEN
+        RETURN;
+    END IF;
+    UPDATE holds h SET from_wallet = prepaid FROM keys k WHERE k.id = h.key_id AND k.account_id = account;
+    IF prepaid THEN
+        INSERT INTO wallets (account_id, balance_nanos, held_nanos)
+        SELECT account, account_balance_v1(account), COALESCE(sum(h.amount_nanos), 0)
+          FROM holds h JOIN keys k ON k.id = h.key_id WHERE k.account_id = account;
+    ELSE
+        DELETE FROM wallets WHERE account_id = account;
+    END IF;
+END $$;
+
 -- Hold another amount for the same call: its next candidate costs more, or less. When it is refused nothing
 -- is held for the call any more.
 CREATE FUNCTION change_hold_v2(
@@ -118,7 +171,7 @@ CREATE FUNCTION change_hold_v2(
     granted bigint, scope text, limit_nanos bigint, spent_nanos bigint, held_nanos bigint, resets_at_ms bigint
 ) LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM release_holds_v2(ARRAY[the_hold]);
+    PERFORM release_holds_v3(ARRAY[the_hold]);
     RETURN QUERY SELECT * FROM place_holds_v1(
         ARRAY[the_hold], ARRAY[for_key], ARRAY[for_turn], for_owner, ARRAY[want], ARRAY[floor],
         ARRAY[NULL::bytea], ARRAY[NULL::bigint]);
@@ -230,4 +283,4 @@ BEGIN
     RETURN QUERY SELECT * FROM unnest(charges, overruns);
 END $$;
 
-DROP FUNCTION change_hold_v1, place_hold_v3, settle_hold_v3;
+DROP FUNCTION change_hold_v1, place_hold_v3, settle_hold_v3, release_holds_v2, set_billing_v1;

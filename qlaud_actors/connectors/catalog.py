@@ -1,0 +1,70 @@
+"""All connectors of this installation: the packaged files, and the operator's own over them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
+from qlaud_actors.connectors.model import Connector
+from qlaud_actors.log import get_logger
+
+OVERRIDE = "QLAUD_CONNECTOR_BASE_URL_"
+"""With a vendor's slug in capitals, `-` as `_`: another address for it."""
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorCatalog:
+    """Connectors by slug, in order of slug, and the addresses that stand in for vendors'."""
+
+    connectors: Mapping[str, Connector]
+    overrides: Mapping[str, str]
+
+    @classmethod
+    def load(
+        cls,
+        environ: Mapping[str, str],
+        sources: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ) -> "ConnectorCatalog":
+        """Read all files; one of `directory` replaces the packaged one of its slug.
+
+        `sources` maps a file's name to its text; the package's when left out. Raises ConnectorFileError.
+        """
+        connectors: dict[str, Connector] = {}
+        for name, text in (packaged() if sources is None else sources).items():
+            _add(connectors, name, parse(name, text))
+        own: dict[str, Connector] = {}
+        for path in sorted(directory.glob("*.toml")) if directory else ():
+            _add(own, str(path), parse(str(path), read_text(path)))
+            logger.info("connector_file", file=str(path))
+        everything = {**connectors, **own}
+        ordered = {slug: everything[slug] for slug in sorted(everything)}
+        return cls(ordered, _overrides(environ, ordered))
+
+    def find(self, slug: str) -> Connector | None:
+        """The connector of this slug."""
+        return self.connectors.get(slug)
+
+
+def _add(connectors: dict[str, Connector], name: str, connector: Connector) -> None:
+    if Path(name).stem != connector.slug:
+        raise ConnectorFileError(f"{name}: its slug is {connector.slug}, so it must be {connector.slug}.toml")
+    connectors[connector.slug] = connector
+
+
+def _overrides(environ: Mapping[str, str], connectors: Mapping[str, Connector]) -> dict[str, str]:
+    names = {OVERRIDE + slug.upper().replace("-", "_"): slug for slug in connectors}
+    overrides = {}
+    for name, value in environ.items():
+        if not name.startswith(OVERRIDE) or not value.strip():
+            continue
+        if name not in names:
+            raise ConnectorFileError(f"{name}: there is no connector of that name")
+        parts = urlsplit(value.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ConnectorFileError(f"{name} must be an http or https URL without query")
+        overrides[names[name]] = value.strip().rstrip("/")
+    return overrides

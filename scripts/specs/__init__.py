@@ -1,0 +1,1 @@
+"""Checks what connectors send against what vendors publish."""
