@@ -32,6 +32,7 @@ from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Session
 from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.guard import open_guarded_session
+from qlaud_actors.outbound.mcp import McpClient
 from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
@@ -39,6 +40,7 @@ from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
@@ -62,6 +64,7 @@ class Services:
     """For other people's URLs."""
     caller: Caller
     fallback: Fallback
+    mcp: McpCaller
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
@@ -129,6 +132,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(broker.close)
         client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
+        mcp = McpCaller(McpClient(webhooks, allow_private=settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
@@ -151,7 +155,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
-            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks)),
+            mcp=mcp,
+            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks), mcp),
             publisher=publisher,
             bus=bus,
             relay=relay,

@@ -9,6 +9,7 @@ QlaudError
 ├── Conflict 409 ── IdempotencyConflict
 ├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable
 │                        ProviderNotConfigured · ResponseTooLarge
+├── McpServerFailed 502 (tools/mcp.py)
 ├── RateLimited 429
 ├── ServiceUnavailable 503
 ├── LeaseLost · JobCancelled · JobAbandoned

@@ -1,4 +1,4 @@
-"""Webhook tools, for admins; and the four meta-tools over REST, for any key."""
+"""Tools, for admins: webhooks are registered here; and the four meta-tools over REST, for any key."""
 
 from typing import Annotated, Any
 
@@ -128,6 +128,7 @@ def tool_object(tool: Tool) -> dict[str, object]:
     return {
         "id": tool.id,
         "object": "tool",
+        "kind": tool.kind,
         "name": tool.name,
         "description": tool.description,
         "input_schema": tool.input_schema,

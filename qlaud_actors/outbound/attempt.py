@@ -1,6 +1,7 @@
 """One POST to somebody else's URL: sent once, answered in full or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -68,10 +69,20 @@ async def post(
     token = current.set(attempt)
     timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
     try:
-        async with session.post(
-            url, data=body, headers=headers, allow_redirects=False, timeout=timeout
-        ) as response:
-            return Answer(response.status, response.headers, await _read(response, max_bytes))
+        with named_failures():
+            async with session.post(
+                url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+            ) as response:
+                return Answer(response.status, response.headers, await _read(response, max_bytes))
+    finally:
+        current.reset(token)
+
+
+@contextmanager
+def named_failures() -> Iterator[None]:
+    """Turn what aiohttp raises into PostFailed, whose words name nothing that was sent."""
+    try:
+        yield
     except aiohttp.ClientConnectorDNSError as error:
         raise PostFailed("its name does not resolve") from error
     except aiohttp.ClientSSLError as error:
@@ -82,8 +93,6 @@ async def post(
         raise PostFailed(f"no connection within {CONNECT_SECONDS:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise PostFailed("the connection was refused or broke") from error
-    finally:
-        current.reset(token)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:

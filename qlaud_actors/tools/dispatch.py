@@ -14,6 +14,7 @@ import msgspec
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
+from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, CallJournal, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.schema import problems
 from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED, WebhookCaller
@@ -54,8 +55,9 @@ class Scope:
 class Dispatcher:
     """Runs calls; one for each process."""
 
-    def __init__(self, webhooks: WebhookCaller) -> None:
+    def __init__(self, webhooks: WebhookCaller, mcp: McpCaller) -> None:
         self._webhooks = webhooks
+        self._mcp = mcp
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -78,7 +80,9 @@ class Dispatcher:
     async def _call(self, call: ToolCall, tool: Tool, scope: Scope) -> ToolOutcome:
         match tool.kind:
             case "webhook":
-                outcome = await self._webhook(call, tool, scope.context)
+                outcome = await self._remote(self._webhooks, call, tool, scope.context)
+            case "mcp":
+                outcome = await self._remote(self._mcp, call, tool, scope.context)
             case "client":
                 outcome = await scope.journal.client_result(call, tool)
             case "meta" if tool.name == meta.EXECUTE:
@@ -87,9 +91,11 @@ class Dispatcher:
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
         return trimmed(outcome, scope.max_bytes)
 
-    async def _webhook(self, call: ToolCall, tool: Tool, context: CallContext) -> ToolOutcome:
+    async def _remote(
+        self, caller: WebhookCaller | McpCaller, call: ToolCall, tool: Tool, context: CallContext
+    ) -> ToolOutcome:
         try:
-            return await self._webhooks.call(tool, call, context)
+            return await caller.call(tool, call, context)
         except Exception:
             logger.exception("tool_crashed", tool_id=tool.id, call_id=call.id)
             return _failed(f"The tool failed on this server's side. {MAY_HAVE_HAPPENED}")

@@ -1,4 +1,4 @@
-"""Tools as the loop sees them: alike, whether a webhook, a meta-tool or the caller's own."""
+"""Tools as the loop sees them: alike, whether a webhook, an MCP server's, a meta-tool or the caller's own."""
 
 import uuid
 from dataclasses import dataclass
@@ -10,8 +10,26 @@ from qlaud_actors.settings import Secret
 Effect: TypeAlias = Literal["read", "idempotent", "write"]
 """What a repetition may do: nothing, the same thing, or a second thing."""
 
-Kind: TypeAlias = Literal["webhook", "meta", "client"]
+Kind: TypeAlias = Literal["webhook", "mcp", "meta", "client"]
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer:
+    """An MCP server that an account has registered; its name is the prefix of its tools' names."""
+
+    id: uuid.UUID
+    name: str
+    url: str
+    headers: Secret | ClosedSecret
+    """A JSON object, sent with every request; open only where there are none, or they came just now."""
+    timeout_ms: int = 30_000
+    effect: Effect | None = None
+    """Of all its tools; None: as their hints say."""
+    has_auth_headers: bool = False
+    tools_cached: int = 0
+    tools_cache_at_ms: int = 0
+    created_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,7 @@ class Tool:
     webhook_url: str | None = None
     secret: Secret | ClosedSecret | None = None
     """Open only in a tool that was registered just now."""
+    server: McpServer | None = None
     shared: bool = True
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0

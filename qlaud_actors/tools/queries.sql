@@ -6,13 +6,73 @@ ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms;
 
 -- name: list_tools
--- The living tools of an account, oldest first; only those of the given ids when there are any.
-SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
-  FROM tools
- WHERE account_id = $1 AND revoked_at IS NULL AND ($2::text[] IS NULL OR id = ANY ($2))
- ORDER BY created_at, id;
+-- The living tools of an account, oldest first, those of MCP servers with their server; only those of the
+-- given ids when there are any.
+SELECT t.*, (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
+       s.name AS server_name, s.server_url, s.auth_headers, s.effect AS server_effect,
+       s.timeout_ms AS server_timeout_ms
+  FROM tools t LEFT JOIN mcp_servers s ON s.id = t.mcp_server_id
+ WHERE t.account_id = $1 AND t.revoked_at IS NULL AND ($2::text[] IS NULL OR t.id = ANY ($2))
+ ORDER BY t.created_at, t.id;
 
 -- name: revoke_tool
 -- End a tool, free its name and forget its secret.
 UPDATE tools SET revoked_at = now(), secret = '' WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
+RETURNING id;
+
+-- name: insert_mcp_server
+-- Register an MCP server; nothing when the name is taken or the account has as many as it may.
+INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect)
+SELECT $1, $2, $3, $4, $5, $6, $7
+ WHERE (SELECT count(*) FROM mcp_servers WHERE account_id = $2 AND revoked_at IS NULL) < $8
+ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
+RETURNING id;
+
+-- name: mcp_servers
+-- The living MCP servers of an account, newest first; only the one of an id or a name when there is one.
+SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
+       s.effect AS server_effect, s.timeout_ms AS server_timeout_ms,
+       (SELECT count(*) FROM tools t WHERE t.mcp_server_id = s.id AND t.revoked_at IS NULL) AS tools_cached,
+       (extract(epoch FROM s.tools_cache_at) * 1000)::bigint AS tools_cache_at_ms,
+       (extract(epoch FROM s.created_at) * 1000)::bigint AS server_created_at_ms
+  FROM mcp_servers s
+ WHERE s.account_id = $1 AND s.revoked_at IS NULL
+   AND ($2::uuid IS NULL OR s.id = $2) AND ($3::text IS NULL OR s.name = $3)
+ ORDER BY s.created_at DESC, s.id DESC;
+
+-- name: lock_mcp_server
+-- Keep a living MCP server as it is until this transaction ends, and note that its tools were listed.
+UPDATE mcp_servers SET tools_cache_at = now() WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
+RETURNING id;
+
+-- name: mcp_tools
+-- The living tools of an MCP server, oldest first.
+SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+  FROM tools
+ WHERE mcp_server_id = $1 AND revoked_at IS NULL
+ ORDER BY created_at, id;
+
+-- name: insert_mcp_tool
+-- Add a tool of an MCP server; nothing when the account has a living one of this name. Those of one
+-- transaction keep the order in which the server lists them.
+INSERT INTO tools (id, account_id, name, description, input_schema, mcp_server_id, timeout_ms, effect, shared,
+                   secret, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, '', clock_timestamp())
+ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
+RETURNING id;
+
+-- name: change_mcp_tool
+-- Take over what an MCP server says of a tool now.
+UPDATE tools SET description = $2, input_schema = $3, timeout_ms = $4, effect = $5
+ WHERE id = $1 AND revoked_at IS NULL;
+
+-- name: revoke_mcp_tools
+-- End tools of an MCP server: those of these ids, or all.
+UPDATE tools SET revoked_at = now()
+ WHERE mcp_server_id = $1 AND revoked_at IS NULL AND ($2::text[] IS NULL OR id = ANY ($2));
+
+-- name: revoke_mcp_server
+-- End an MCP server, free its name and forget its headers.
+UPDATE mcp_servers SET revoked_at = now(), auth_headers = ''
+ WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
 RETURNING id;

@@ -1,4 +1,4 @@
-"""Rows ↔ webhook tools; their secrets are sealed, each for its own row."""
+"""Rows ↔ tools; the secrets of webhooks are sealed, each for its own row."""
 
 import re
 import uuid
@@ -9,7 +9,8 @@ from qlaud_actors.db.pool import Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.errors import Conflict
 from qlaud_actors.settings import Secret
-from qlaud_actors.tools.model import Tool
+from qlaud_actors.tools.mcp_store import mcp_tool_from, server_from
+from qlaud_actors.tools.model import McpServer, Tool
 
 QUERIES = load_queries("qlaud_actors.tools")
 
@@ -41,14 +42,15 @@ async def insert_tool(rows: Rows, vault: Vault, account_id: uuid.UUID, tool: Too
 async def list_tools(rows: Rows, vault: Vault, account_id: uuid.UUID) -> list[Tool]:
     """The living tools of an account, oldest first."""
     found = await rows.fetch(QUERIES.list_tools, account_id, None)
-    return [_tool_from(row, _closed(vault, row)) for row in found]
+    return _tools_from(vault, found)
 
 
 async def get_tools_by_ids(rows: Rows, vault: Vault, account_id: uuid.UUID, ids: list[str]) -> list[Tool]:
     """The living tools among these ids, in their order, each once; unknown ids are left out."""
     wanted = [tool_id for tool_id in dict.fromkeys(ids) if TOOL_ID.fullmatch(tool_id)]
-    found = {row["id"]: row for row in await rows.fetch(QUERIES.list_tools, account_id, wanted)}
-    return [_tool_from(found[name], _closed(vault, found[name])) for name in wanted if name in found]
+    rows_found = await rows.fetch(QUERIES.list_tools, account_id, wanted)
+    found = {tool.id: tool for tool in _tools_from(vault, rows_found)}
+    return [found[name] for name in wanted if name in found]
 
 
 async def revoke_tool(rows: Rows, account_id: uuid.UUID, tool_id: str) -> bool:
@@ -65,6 +67,21 @@ def _place(account_id: uuid.UUID, tool_id: str) -> Place:
 def _closed(vault: Vault, row: Record) -> ClosedSecret:
     """It is opened when the tool is called, not before."""
     return vault.closed(_place(row["account_id"], row["id"]), row["secret"])
+
+
+def _tools_from(vault: Vault, found: list[Record]) -> list[Tool]:
+    """All tools of an MCP server have the one server."""
+    servers: dict[uuid.UUID, McpServer] = {}
+    tools = []
+    for row in found:
+        server_id = row["mcp_server_id"]
+        if server_id is None:
+            tools.append(_tool_from(row, _closed(vault, row)))
+            continue
+        if server_id not in servers:
+            servers[server_id] = server_from(row, vault)
+        tools.append(mcp_tool_from(row, servers[server_id]))
+    return tools
 
 
 def _tool_from(row: Record, secret: Secret | ClosedSecret) -> Tool:

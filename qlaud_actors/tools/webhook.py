@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 from yarl import URL
 
-from qlaud_actors.connectors.vault import VaultError
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Answer, Attempt, PostFailed, Session, post
@@ -25,6 +24,7 @@ from qlaud_actors.outbound.guard import ForbiddenURL, check_url
 from qlaud_actors.outbound.retry import RetryPolicy
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.secrets import NOT_ON_RECORD, opened
 from qlaud_actors.tools.signature import signed_headers
 
 ATTEMPTS = 3
@@ -82,9 +82,9 @@ class WebhookCaller:
         except ForbiddenURL as error:
             return _failed(f"The tool's webhook was not called: its URL {error}.")
         try:
-            secret = await _opened(tool, call)
+            secret = await opened(tool.secret, f"tool_call:{call.id}", tool_id=tool.id)
         except ConnectionLost:
-            return _failed("The tool was not called: the use of its secret could not be put on record.")
+            return _failed(NOT_ON_RECORD)
         if secret is None:
             return _failed("This tool's signing secret cannot be read here: it has to be registered again.")
         body = msgspec.json.encode(payload(tool, call, context))
@@ -136,17 +136,6 @@ class WebhookCaller:
                 address=attempt.address,
                 ms=round((time.monotonic() - start) * 1000),
             )
-
-
-async def _opened(tool: Tool, call: ToolCall) -> Secret | None:
-    """The signing secret; None when it does not open: that tool fails, the others work."""
-    if tool.secret is None or isinstance(tool.secret, Secret):
-        return tool.secret
-    try:
-        return await tool.secret.open(f"tool_call:{call.id}")
-    except VaultError as error:
-        logger.error("tool_secret_lost", tool_id=tool.id, reason=str(error))  # noqa: TRY400 - no trace needed
-        return None
 
 
 def payload(tool: Tool, call: ToolCall, context: CallContext) -> dict[str, object]:

@@ -25,6 +25,7 @@ NOTHING_TO_SEND = {
     ("GET", "/v1/catalog"),
     ("GET", "/v1/models"),
     ("GET", "/v1/webhooks"),
+    ("GET", "/v1/mcp-servers"),
     ("GET", "/v1/billing/balance"),
     ("GET", "/v1/billing/topups/done"),
 }
@@ -36,6 +37,7 @@ KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
 HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
+SERVERS, SERVER = "/v1/mcp-servers", "/v1/mcp-servers/{server_id}"
 DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
 CONNECTIONS, USAGE, EXPORT = "/v1/connections", "/v1/usage", "/v1/usage/export"
@@ -81,7 +83,10 @@ def malformed() -> list[Row]:
     bodies.append((413, b'{"a":"' + b"x" * MAX_BODY + b'"}'))
     takers = [
         ("POST", route)
-        for route in (THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS)
+        for route in (
+            *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
+            *(SERVERS, "/mcp"),
+        )
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
@@ -614,6 +619,57 @@ def jobs() -> list[Row]:
     ]
 
 
+def mcp_servers() -> list[Row]:
+    """MCP servers: their names, addresses and headers, and what is not one's own."""
+    right = {"name": "crm", "server_url": "https://mcp.example/x"}
+    urls = (
+        *("x", "http://mcp.example", "https://127.0.0.1/mcp", "https://169.254.169.254/"),
+        *("https://a@b.example", 5),
+    )
+    names = (
+        *("", "CRM", "a b", "a/b", "x" * 32, "qlaud-mcp", "qlaud-builtin", "qlaud_x", "ü", "a\x00"),
+        *(5, None),
+    )
+    headers: list[Any] = [
+        {"x": 5},
+        {"": "x"},
+        {"a b": "x"},
+        {"host": "x"},
+        {"Content-Length": "1"},
+        {"mcp-session-id": "x"},
+        {"x": ""},
+        {"x": "a\r\nb: c"},
+        {"x": "ü"},
+        {"x": "x" * 4097},
+        {"x": "1", "X": "2"},
+        {f"x{n}": "1" for n in range(17)},
+        "x",
+    ]
+    bad: list[dict[str, Any]] = [
+        *({"name": name} for name in names),
+        *({"server_url": url} for url in urls),
+        *({"auth_headers": value} for value in headers),
+        *({"timeout_ms": value} for value in (99, 120_001, "1000", 1000.5)),
+        {"effect": "none"},
+        {"catalog_slug": "linear"},
+    ]
+    two = {"jsonrpc": "2.0"}
+    messages: list[Any] = [{}, {"jsonrpc": "1.0"}, {**two, "id": 1.5}, {**two, "params": []}]
+    return [
+        *(Row(400, "POST", "/mcp", message) for message in messages),
+        *(Row(400, "POST", SERVERS, {**right, **fields}) for fields in bad),
+        Row(400, "POST", SERVERS, {"name": "crm"}),
+        Row(400, "POST", SERVERS, {"name": "crm", "catalog_slug": "linear", "config": {}}),
+        Row(403, "POST", SERVERS, right, key="user"),
+        Row(502, "POST", SERVERS, {**right, "server_url": "https://nobody.invalid/mcp"}),
+        *(
+            Row(status, method, route, ids={"server_id": other}, key=key)
+            for method, route in (("DELETE", SERVER), ("POST", f"{SERVER}/refresh"))
+            for status, other, key in ((404, "{none}", "admin"), (404, "x", "admin"), (403, "{none}", "user"))
+        ),
+    ]
+
+
 TABLE = [
     *malformed(),
     *turns(),
@@ -625,6 +681,7 @@ TABLE = [
     *prices(),
     *stripe(),
     *hooks(),
+    *mcp_servers(),
     *jobs(),
 ]
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from cluster import MODEL, OPENAI_MODEL, Api, Cluster, running_cluster, script
+from fakes.mcp_double import TOKEN, listed, mcp_double
 
 from qlaud_actors.db.pool import connect
 
@@ -152,6 +153,35 @@ async def test_dynamic_mode_finds_and_runs_a_tool(cluster: Cluster) -> None:
     assert len(cluster.webhook.calls) == 2
     assert cluster.webhook.bodies[0]["end_user_id"] == "u1"
     assert cluster.webhook.bodies[0]["thread_id"] == thread
+
+
+async def test_a_turn_calls_the_tools_of_an_mcp_server(cluster: Cluster) -> None:
+    """Named in explicit mode on either wire, and found, described and run in dynamic mode."""
+    user, _ = await cluster.key()
+    thread = (await user.post("/v1/threads", {}))["id"]
+    async with mcp_double(listed("find_customer"), listed("broken")) as double:
+        server = {"name": "crm", "server_url": double.url, "auth_headers": {"authorization": TOKEN}}
+        made = await cluster.admin.post("/v1/mcp-servers", server)
+        ids = [tool["id"] for tool in made["tools"]]
+        for model in (MODEL, OPENAI_MODEL):
+            calls = {"crm/find_customer": {"q": model}, "crm/broken": {}}
+            asked = [{"name": name, "input": given} for name, given in calls.items()]
+            steps = script({"tools": asked}, {"text": "done"})
+            events = [e async for e in user.stream(thread, steps, model=model, tools=ids)]
+            done = {e["name"]: e for e in events if e["type"] == "qlaud.tool_dispatch_done"}
+            assert done["crm/find_customer"]["output"] == f"find_customer {{'q': '{model}'}}"
+            assert done["crm/broken"]["is_error"]
+        found = {"name": "qlaud_search_tools", "input": {"intent": "find a customer"}}
+        call = {"tool": "crm/find_customer", "args": {"q": "Ada"}}
+        run = {"name": "qlaud_multi_execute", "input": {"calls": [call]}}
+        steps = script({"tools": [found]}, {"tools": [run]}, {"text": "done"})
+        events = [e async for e in user.stream(thread, steps)]
+    outputs = [e["output"] for e in events if e["type"] == "qlaud.tool_dispatch_done"]
+    assert outputs[0]["results"][0]["kind"] == "mcp"
+    assert outputs[1]["results"] == [{"tool": "crm/find_customer", "output": "find_customer {'q': 'Ada'}"}]
+    keys = [meta["idempotencyKey"] for meta in double.metas]
+    assert len(set(keys)) == len(keys) == 5
+    assert all(headers["authorization"] == TOKEN for headers in double.call_headers)
 
 
 async def test_a_client_tool_waits_for_its_result(cluster: Cluster) -> None:

@@ -50,6 +50,7 @@ SPENDING: dict[str, list[dict[str, Any]]] = {
 }
 """Every route that can spend money, with requests that would."""
 NOT_SPENDING = {
+    "/mcp",
     "/v1/accounts",
     "/v1/billing/stripe-meter/retry",
     "/v1/billing/stripe/webhook",
@@ -58,6 +59,8 @@ NOT_SPENDING = {
     "/v1/keys",
     "/v1/keys/{key_id}/rotate",
     "/v1/jobs/{job_id}/cancel",
+    "/v1/mcp-servers",
+    "/v1/mcp-servers/{server_id}/refresh",
     "/v1/threads",
     "/v1/threads/{thread_id}/tool-results/{tool_use_id}",  # wakes a turn, whose steps hold their own money
     "/v1/threads/{thread_id}/turns/{turn_id}/cancel",

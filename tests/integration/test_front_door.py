@@ -24,7 +24,7 @@ from qlaud_actors.settings import Secret, Settings
 NOWHERE = str(uuid.UUID(int=0))
 ADMIN_ONLY = (
     *("/v1/keys", "/v1/usage", "/v1/tools", "/v1/accounts"),
-    *("/v1/billing", "/v1/webhooks", "/v1/end-users", "/v1/prices"),
+    *("/v1/billing", "/v1/webhooks", "/v1/end-users", "/v1/prices", "/v1/mcp-servers/"),
 )
 FOR_ALL = ("/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute", "/v1/billing/balance")
 
@@ -91,7 +91,9 @@ def routes(house: House) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def is_for_admins(path: str) -> bool:
+def is_for_admins(method: str, path: str) -> bool:
+    if path == "/v1/mcp-servers":
+        return method == "POST"  # any key may list them
     return path.startswith(ADMIN_ONLY) and path not in FOR_ALL
 
 
@@ -106,7 +108,7 @@ async def test_every_route_takes_both_forms_of_a_key(house: House) -> None:
             secret = house.keys[scope]
             for headers in ({"x-api-key": secret}, {"authorization": f"Bearer {secret}"}):
                 async with house.client.request(method, path, headers=headers, data=b"[") as response:
-                    refused = scope == "standard" and is_for_admins(path)
+                    refused = scope == "standard" and is_for_admins(method, path)
                     allowed = response.status in (200, 201, 400, 404)
                     assert response.status == 403 if refused else allowed, (
                         method,
@@ -127,7 +129,7 @@ async def test_no_route_reads_a_body_before_it_knows_the_key(house: House) -> No
     for method, path in routes(house):
         if method not in ("POST", "PATCH") or path in PUBLIC_PATHS:
             continue
-        cases = [("nonsense", b" 401 ")] + [(standard, b" 403 ")] * is_for_admins(path)
+        cases = [("nonsense", b" 401 ")] + [(standard, b" 403 ")] * is_for_admins(method, path)
         for secret, status in cases:
             reader, writer = await asyncio.open_connection(server.host, server.port)
             head = (

@@ -14,9 +14,11 @@ from qlaud_actors.errors import Conflict, InvalidRequest, NotFound
 from qlaud_actors.ids import new_tool_id, new_webhook_secret
 from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT as ACCOUNT
 from qlaud_actors.outbound.guard import open_guarded_session
+from qlaud_actors.outbound.mcp import McpClient
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools import store
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Tool
 from qlaud_actors.tools.registry import toolset_for
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -25,7 +27,7 @@ URL = "https://example.com/hook"
 BODY = {"name": "send_mail", "description": "Sends.", "input_schema": {"type": "object"}, "webhook_url": URL}
 SHOWN = {
     *("id", "object", "name", "description", "input_schema", "webhook_url"),
-    *("timeout_ms", "effect", "shared", "created_at"),
+    *("kind", "timeout_ms", "effect", "shared", "created_at"),
 }
 
 
@@ -46,7 +48,8 @@ async def opened(tool: Tool) -> Secret:
 async def door(pool: Pool, vault: Vault) -> AsyncIterator[Door]:
     """A front door that runs tools as in production: no private hosts."""
     async with open_guarded_session(allow_private=False) as session:
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=False))
+        mcp = McpCaller(McpClient(session, allow_private=False))
+        dispatcher = Dispatcher(WebhookCaller(session, allow_private=False), mcp)
         async with front_door(pool, vault=vault, dispatcher=dispatcher) as opened:
             yield opened
 

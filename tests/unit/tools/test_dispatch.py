@@ -11,6 +11,7 @@ import pytest
 from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, PARALLEL_INNER_CALLS, Dispatcher, NoJournal, trimmed
+from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.meta import EXECUTE, META_TOOLS
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -83,7 +84,7 @@ class Webhooks:
 
 def dispatcher(webhooks: Webhooks) -> Dispatcher:
     """A dispatcher that calls nobody."""
-    return Dispatcher(cast("WebhookCaller", webhooks))
+    return Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
 
 
 async def run(call: ToolCall, toolset: Toolset, journal: Journal, webhooks: Webhooks) -> ToolOutcome:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
+from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.meta import CONNECTIONS, EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -32,7 +33,7 @@ class Webhooks:
 async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     """The results of a multi_execute."""
     arguments = {"calls": [{"tool": name, "args": {"size": size}} for name, size in calls], **more}
-    dispatcher = Dispatcher(cast("WebhookCaller", webhooks))
+    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
     context = CallContext(uuid.UUID(int=1), "req_1")
     outcome = await dispatcher.run(ToolCall("c", "t", EXECUTE, arguments), TOOLSET, context, NoJournal())
     results: list[dict[str, Any]] = outcome.output["results"]
