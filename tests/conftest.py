@@ -32,6 +32,12 @@ FreshServers = contextlib.AbstractAsyncContextManager[tuple[str, str]]
 _numbers = itertools.count()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, in their random order: both cores are then busy to the end."""
+    items.sort(key=lambda item: "acceptance" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of the shell that it runs in."""
@@ -149,7 +155,8 @@ def running(server: program.Program, folder: Path) -> Iterator[str]:
 async def fresh_database(server_url: str, template: str) -> AsyncIterator[str]:
     """A copy of a template database on the server; whoever is still connected at the end is cut off."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Copying files takes 18 ms, writing their pages to the log takes 208.
+    await _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
         yield server_url.replace(f"/{embedded.DATABASE}?", f"/{name}?")
     finally:
