@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from fakes.mcp_double import TOKEN, McpDouble, listed, mcp_double
 from receiver import hangs_up, running_receiver, says
+from structlog.testing import capture_logs
 
 from qlaud_actors.connectors.vault import ClosedSecret, VaultError
 from qlaud_actors.outbound import mcp as outbound_mcp
@@ -232,11 +233,12 @@ async def test_no_secret_is_logged(
 ) -> None:
     """Neither by us nor by the libraries below: not the headers, not the input, not the URL's query."""
     caplog.set_level(logging.DEBUG)
-    for name in ("echo", "huge", "broken"):
-        await run(client, f"{double.url}?key={TOKEN}", name)
-    double.status = 500
-    await run(client, f"{double.url}?key={TOKEN}", "echo")
+    with capture_logs() as lines:
+        for name in ("echo", "huge", "broken"):
+            await run(client, f"{double.url}?key={TOKEN}", name)
+        double.status = 500
+        await run(client, f"{double.url}?key={TOKEN}", "echo")
     told = capsys.readouterr()
-    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("uvicorn")]
-    assert TOKEN not in told.out + told.err + str(ours)
-    assert "mcp_call" in told.out
+    theirs = [record.getMessage() for record in caplog.records if not record.name.startswith("uvicorn")]
+    assert TOKEN not in told.out + told.err + str(theirs) + repr(lines)
+    assert [line["event"] for line in lines if line["event"] == "mcp_call"] == ["mcp_call"] * 4
