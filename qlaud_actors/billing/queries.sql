@@ -5,7 +5,7 @@ SELECT * FROM place_holds_v1($1::text::uuid[], $2::text::uuid[], $3::text::uuid[
 
 -- name: change_hold
 -- Hold another amount for the same call.
-SELECT * FROM change_hold_v2($1, $2, $3, $4, $5, $6);
+SELECT * FROM change_hold_v1($1, $2, $3, $4, $5, $6);
 
 -- name: settle_calls
 -- Turn the holds of calls into spend, usage events and ledger entries.

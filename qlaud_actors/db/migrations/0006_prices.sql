@@ -38,7 +38,7 @@ CREATE UNIQUE INDEX usage_events_adjusted_once ON usage_events (adjusts, price_v
 
 -- Rate a usage row at another price: `picos` is what its tokens cost there, `rated` the charge for that. What
 -- was charged too much goes back. What was charged too little is charged as far as cap and wallet afford, by
--- the rule of settle_hold_v2: nothing more in a window that has passed; the rest is overrun, the operator's.
+-- the rule of settle_calls_v1: nothing more in a window that has passed; the rest is overrun, the operator's.
 -- One adjustment per row and price version; returns what was charged, or NULL when there was one before.
 CREATE FUNCTION rerate_usage_v1(
     the_event uuid, adjustment uuid, version text, picos bigint, rated bigint, OUT charged bigint

@@ -165,7 +165,7 @@ END $$;
 
 -- Hold another amount for the same call: its next candidate costs more, or less. When it is refused nothing
 -- is held for the call any more.
-CREATE FUNCTION change_hold_v2(
+CREATE FUNCTION change_hold_v1(
     the_hold uuid, for_key uuid, for_turn uuid, for_owner uuid, want bigint, floor bigint
 ) RETURNS TABLE (
     granted bigint, scope text, limit_nanos bigint, spent_nanos bigint, held_nanos bigint, resets_at_ms bigint
@@ -283,4 +283,4 @@ BEGIN
     RETURN QUERY SELECT * FROM unnest(charges, overruns);
 END $$;
 
-DROP FUNCTION change_hold_v1, place_hold_v3, settle_hold_v3, release_holds_v2, set_billing_v1;
+DROP FUNCTION place_hold_v2, settle_hold_v2, release_holds_v2, set_billing_v1;
