@@ -119,12 +119,13 @@ async def test_two_who_connect_at_once_leave_one_connection(connections: Connect
 
 async def test_whose_connection_a_call_uses(connections: Connections, pool: Pool) -> None:
     """An end user's own before the account's; never another end user's, never another account's."""
-    other = await pool.fetchval("INSERT INTO accounts (id, name) VALUES ($1, 'other') RETURNING id", uuid.uuid4())
+    other = uuid.uuid4()
+    await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", other)
     await connections.connect(ALICE, "linear", 0, {"api_key": KEY})
     assert await connections.find(BOB, "linear") is None
     assert await connections.find(OURS, "linear") is None
     await connections.connect(OURS, "linear", 0, {"api_key": KEY.replace("a1", "z9")})
-    whose = {}
+    whose: dict[Owner, Owner | None] = {}
     for owner in (ALICE, BOB, OURS, Owner(other), Owner(other, "alice")):
         found = await connections.find(owner, "linear")
         whose[owner] = found.owner if found else None
