@@ -24,6 +24,7 @@ from api.routes import (
     model_responses,
     models,
     prices,
+    rights,
     stripe_meter,
     threads,
     tools,
@@ -60,4 +61,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     models.routes,
     catalog.routes,
     prices.routes,
+    rights.routes,
 )
