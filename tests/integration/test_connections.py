@@ -32,6 +32,7 @@ class Vendor:
         self.down = False
 
     async def send(self, request: Request, *, trusted: bool) -> Received:
+        """Answer as the test has said."""
         self.asked.append(request)
         if self.down:
             raise SendFailed("it cannot be reached", sent=False)
