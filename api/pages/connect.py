@@ -14,6 +14,10 @@ from qlaud_actors.connectors.model import Auth, Connector, Field
 
 # Patterns are Python's. Browsers read them as JavaScript with the flag `v`, in which these are the same.
 PORTABLE = re.compile(r"[A-Za-z0-9_.@|(){}\[\]+*?:,/=\\^-]*")
+NO_WAY = -1
+FORM, WAY = "_form", "_way"
+"""Names of our own fields; no connector's begins with `_`."""
+
 LAST_HYPHEN = re.compile(r"(?<!\\)-\]")
 
 
@@ -28,7 +32,7 @@ class Form:
     action: str
     token: str
     """Proves that the form that is sent was drawn for the browser that sends it."""
-    way: int | None = None
+    way: int = NO_WAY
     """The way that was tried."""
     given: Mapping[str, str] = field(default_factory=dict)
     """What was given there; secrets among it are not shown again."""
@@ -100,19 +104,15 @@ def _whom(app: str, end_user_id: str | None) -> Html:
 
 
 def _refusal(form: Form) -> Html | None:
-    """Of the whole form; what concerns a field stands at it, and is announced here."""
+    """What is wrong, on top, with the way to the field that is at fault."""
     if form.refused is None:
         return None
-    words = [tag("p", tag("strong", f"{form.connector.name} is not connected."))]
-    at_field = form.refused.field in {one.name for _, one in _fields(form)}
-    words += [tag("p", "Please look at the marked field.") if at_field else tag("p", form.refused.words)]
-    return tag("div", *words, class_="note", role="alert")
-
-
-def _fields(form: Form) -> Iterable[tuple[int, Field]]:
-    for number, auth in form.ways.items():
-        for one in fields_of(form.connector, auth):
-            yield number, one
+    words: str = form.refused.words
+    for one in fields_of(form.connector, form.ways[form.way]) if form.way in form.ways else ():
+        if one.name == form.refused.field:
+            words = joined(tag("a", one.label, href=f"#{_id(form.way, one)}"), ": ", words)
+    said = tag("strong", f"{form.connector.name} is not connected.")
+    return tag("div", tag("p", said), tag("p", words), class_="note", role="alert")
 
 
 def _abilities(connector: Connector, app: str) -> Html:
@@ -126,8 +126,10 @@ def _abilities(connector: Connector, app: str) -> Html:
         for heading, titles in (("Read", reads), ("Create or change", changes))
         if titles
     ]
-    summary = f"{app} will be able to {what} in {connector.name}: show all"
-    return tag("details", tag("summary", summary), *lists)
+    return joined(
+        tag("p", f"{app} will be able to {what} in {connector.name}, as far as you may yourself."),
+        tag("details", tag("summary", "What exactly"), *lists),
+    )
 
 
 def _ways(form: Form) -> list[Html]:
@@ -137,23 +139,29 @@ def _ways(form: Form) -> list[Html]:
         return [tag("div", tag("p", words), class_="note way")]
     first = form.way if form.way in form.ways else next(iter(form.ways))
     others = [number for number in form.ways if number != first]
-    drawn = [tag("section", tag("h2", form.ways[first].label), _way(form, first), class_="way")]
-    return drawn + [
-        tag("details", tag("summary", f"Another way: {form.ways[number].label}"), _way(form, number))
-        for number in others
+    # One that has a single field is named by that field, and one without any by its button.
+    labels = [one.label for one in fields_of(form.connector, form.ways[first])]
+    named = form.ways[first].oauth2 is not None or labels == [form.ways[first].label]
+    heading = tag("h2", form.ways[first].label, class_="hidden" if named else None)
+    return [
+        tag("section", heading, _way(form, first), class_="way"),
+        *(
+            tag("details", tag("summary", f"Another way: {form.ways[number].label}"), _way(form, number))
+            for number in others
+        ),
     ]
 
 
 def _way(form: Form, number: int) -> Html:
-    auth, tried = form.ways[number], form.way == number
+    auth = form.ways[number]
     fields = [_field(form, number, one) for one in fields_of(form.connector, auth)]
     label = auth.label if auth.oauth2 else f"Check and connect {form.connector.name}"
     return tag(
         "form",
-        tag("input", type="hidden", name="form", value=form.token),
-        tag("input", type="hidden", name="way", value=str(number)),
+        tag("input", type="hidden", name=FORM, value=form.token),
+        tag("input", type="hidden", name=WAY, value=str(number)),
         *fields,
-        tag("button", label, type="submit", autofocus=tried and form.refused is None),
+        tag("button", label, type="submit"),
         method="post",
         action=form.action,
         autocomplete="off",
@@ -161,7 +169,7 @@ def _way(form: Form, number: int) -> Html:
 
 
 def _field(form: Form, number: int, one: Field) -> Html:
-    name = f"w{number}-{one.name}"
+    name = _id(number, one)
     refused = form.refused if form.way == number else None
     wrong = refused.words if refused and refused.field == one.name else None
     given = form.given.get(one.name) if form.way == number else None
@@ -183,13 +191,16 @@ def _field(form: Form, number: int, one: Field) -> Html:
             autocomplete="off",
             autocapitalize="none",
             spellcheck="false",
-            autofocus=wrong is not None,
             aria_describedby=described,
             aria_invalid="true" if wrong else None,
         ),
         tag("p", wrong, class_="wrong", id=f"{name}-wrong") if wrong else None,
         class_="field",
     )
+
+
+def _id(number: int, one: Field) -> str:
+    return f"way{number}-{one.name}"
 
 
 def _help(one: Field) -> Iterable[str]:
@@ -208,7 +219,8 @@ def browser_pattern(pattern: str | None) -> str | None:
     """The pattern for a browser, spaces around the value allowed; None when it may read it otherwise."""
     if pattern is None or not PORTABLE.fullmatch(pattern) or "(?" in pattern or "\\" in _classes(pattern):
         return None
-    return rf"\s*(?:{LAST_HYPHEN.sub(r'\\-]', pattern)})\s*"
+    portable = LAST_HYPHEN.sub(r"\\-]", pattern)
+    return rf"\s*(?:{portable})\s*"
 
 
 def _classes(pattern: str) -> str:

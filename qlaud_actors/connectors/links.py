@@ -109,7 +109,9 @@ async def count_attempt(redis: Redis, link: Link) -> None:
     """Somebody is about to try a credential. Raises LinkOver when that was too often."""
     name = f"connect:{link.token_hash.hex()}"
     async with redis.pipeline(transaction=True) as pipeline:
-        counted, _ = await pipeline.incr(name).expire(name, 2 * LIFETIME_MINUTES * 60).execute()
+        pipeline.incr(name)
+        pipeline.expire(name, 2 * LIFETIME_MINUTES * 60)
+        counted, _ = await pipeline.execute()
     if counted > MAX_ATTEMPTS:
         raise LinkOver(WORN)
 
