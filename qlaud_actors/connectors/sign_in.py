@@ -15,10 +15,10 @@ from qlaud_actors.connectors.connection import (
     RefreshRefused,
     Tokens,
 )
-from qlaud_actors.connectors.connections import Sender, SendFailed
 from qlaud_actors.connectors.model import Auth, Connector
 from qlaud_actors.connectors.oauth import Client, Grant, GrantRefused, Leaving
 from qlaud_actors.connectors.request import Access, Request, RequestProblem
+from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Secret
 
