@@ -369,6 +369,13 @@ def control() -> list[Row]:
         Row(400, "POST", EXECUTE, {"calls": [{"args": {}}]}),
         Row(400, "POST", CONNECTIONS, {"action": "explode"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "x" * 129}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect"}),
+        Row(400, "POST", CONNECTIONS, {"action": "disconnect", "tool": "linear/no_such_action"}),
+        *(
+            Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "linear", "credentials": given})
+            for given in ("x", [], {"api_key": 1}, {"api_key": ""}, {"other": "x"}, {"api_key": "x" * 5000})
+        ),
         *(
             Row(403, method, route, body, key="user")
             for method, route, body in (
