@@ -51,7 +51,7 @@ async def test_a_key_is_verified_and_connected_for_the_links_owner(desk: Desk) -
     assert shown.status == 200
     assert is_page(shown)
     assert "Connect Linear to qlaud.test" in shown.text
-    assert '<dd>ada</dd>' in shown.text
+    assert "<dd>ada</dd>" in shown.text
     made = await browser.send(path, 0, api_key=f" {KEY}\n")
     assert made.status == 200
     assert is_page(made)

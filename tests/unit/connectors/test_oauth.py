@@ -113,7 +113,8 @@ def test_a_setting_cannot_send_the_applications_secret_elsewhere() -> None:
 
 def test_tokens_are_read_where_the_vendor_puts_them() -> None:
     """At the top, or in Slack's user; with lifetime as number or text; other fields are kept as declared."""
-    grant = grant_from(client("linear"), received({"access_token": "a", "refresh_token": "r", "expires_in": "60"}))
+    linear = {"access_token": "a", "refresh_token": "r", "expires_in": "60"}
+    grant = grant_from(client("linear"), received(linear))
     assert grant.refresh is not None
     assert (grant.access.reveal(), grant.refresh.reveal(), grant.lifetime_s) == ("a", "r", 60)
     slack = {"ok": True, "access_token": "bot", "authed_user": {"access_token": "xoxp-user"}}
@@ -156,7 +157,7 @@ def test_a_look_up_finds_the_rest() -> None:
         ({"access_token": ["a"]}, 200, False),
     ],
 )
-def test_a_dead_token_is_told_from_other_trouble(answer: Any, status: int, dead: bool) -> None:  # noqa: FBT001
+def test_a_dead_token_is_told_from_other_trouble(answer: Any, status: int, dead: bool) -> None:
     """Only what the vendor calls dead is dead; whatever else may pass."""
     with pytest.raises(GrantRefused) as refused:
         grant_from(client("linear"), received(answer, status))
