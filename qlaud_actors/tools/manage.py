@@ -89,8 +89,8 @@ class ConnectionDesk:
             return
         if await self.connections.find(owner, connector.slug) is not None:
             raise _Refused(
-                f"{connector.name} is used through the connection of the whole account, which only its operator "
-                "can disconnect."
+                f"{connector.name} is used through the connection of the whole account, which only its"
+                " operator can disconnect."
             )
 
     async def _list(self, owner: Owner) -> list[dict[str, Any]]:
