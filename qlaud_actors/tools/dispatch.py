@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.log import get_logger
-from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, CallJournal, Tool, ToolCall, ToolOutcome, Toolset
-from qlaud_actors.tools.schema import problems
+from qlaud_actors.tools.schema import refusal
 from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED, WebhookCaller
 
 PARALLEL_INNER_CALLS = 8
@@ -66,7 +65,7 @@ class Dispatcher:
         return await self._run(call, toolset.find(call.name), Scope(toolset, context, journal))
 
     async def _run(self, call: ToolCall, tool: Tool | None, scope: Scope) -> ToolOutcome:
-        if tool is None or (refused := _refusal(call, tool)):
+        if tool is None or (refused := refusal(tool, call.input)):
             outcome = _failed(unknown_tool(call.name, scope.toolset) if tool is None else refused)
             await scope.journal.finish(call, outcome)
             return outcome
@@ -147,15 +146,6 @@ def unknown_tool(name: str, toolset: Toolset) -> str:
     names = [tool.name for tool in (*toolset.reachable, *toolset.offered)]
     near = difflib.get_close_matches(name[:128], names, n=3)
     return f"There is no tool named {name[:128]!r}." + (f" Did you mean {', '.join(near)}?" if near else "")
-
-
-def _refusal(call: ToolCall, tool: Tool) -> str:
-    """Why an input is not passed on, in words for the model; empty when it is."""
-    if INVALID_JSON in call.input:
-        return "The input of this call was not a JSON object. Send it again."
-    if wrong := problems(tool.input_schema, call.input):
-        return "The call was not made, because its input does not fit the tool's schema. " + "; ".join(wrong)
-    return ""
 
 
 def trimmed(outcome: ToolOutcome, limit: int = MAX_OUTPUT_BYTES) -> ToolOutcome:

@@ -7,11 +7,11 @@ out by the dispatcher, the others here, purely.
 
 from typing import Any
 
-from qlaud_actors.tools.model import Tool, ToolOutcome, Toolset
+from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolOutcome, Toolset
 from qlaud_actors.tools.search import rank
 
 SEARCH, SCHEMAS = "qlaud_search_tools", "qlaud_get_tool_schemas"
-EXECUTE, CONNECTIONS = "qlaud_multi_execute", "qlaud_manage_connections"
+EXECUTE, CONNECTIONS = MULTI_EXECUTE, "qlaud_manage_connections"
 
 MAX_INTENT = 1000
 DEFAULT_RESULTS, MAX_RESULTS = 8, 25

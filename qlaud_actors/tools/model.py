@@ -13,6 +13,9 @@ Effect: TypeAlias = Literal["read", "idempotent", "write"]
 Kind: TypeAlias = Literal["webhook", "mcp", "meta", "client"]
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
 
+MULTI_EXECUTE = "qlaud_multi_execute"
+"""The meta-tool that runs other tools."""
+
 
 @dataclass(frozen=True, slots=True)
 class McpServer:
@@ -79,6 +82,7 @@ class CallContext:
     thread_id: uuid.UUID | None = None
     turn_id: uuid.UUID | None = None
     end_user_id: str | None = None
+    key_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
