@@ -40,6 +40,7 @@ from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.webhook import WebhookCaller
 
@@ -156,7 +157,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             caller=caller,
             fallback=fallback,
             mcp=mcp,
-            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks), mcp),
+            dispatcher=Dispatcher(
+                WebhookCaller(webhooks, settings.allow_private_webhooks), mcp, KeptCalls(pool)
+            ),
             publisher=publisher,
             bus=bus,
             relay=relay,

@@ -233,6 +233,7 @@ UNKNOWN_OUTCOME = ToolOutcome(
     "The worker was lost while this call was running, so its result is unknown. It may or may not have "
     "taken effect and was not repeated. Check before you try again.",
     is_error=True,
+    status="unknown",
 )
 
 NOT_DECIDED = ToolOutcome("This call was not made: nobody has approved it.", is_error=True)

@@ -426,3 +426,11 @@ UPDATE turns SET status = 'queued', wakes = 0, wake_at = now() + interval '2 sec
  WHERE id = $1 AND status = 'parked'
    AND NOT EXISTS (SELECT FROM tool_calls WHERE turn_id = $1 AND state = 'awaiting_approval')
 RETURNING id;
+
+-- name: purge_results
+-- Remove the large results of a deleted thread.
+DELETE FROM tool_results WHERE thread_id = $1;
+
+-- name: purge_keyed_calls
+-- Remove the outcomes that its calls' own keys would be answered with.
+DELETE FROM keyed_calls WHERE thread_id = $1;

@@ -167,6 +167,8 @@ async def purge(pool: Pool, thread_id: uuid.UUID) -> list[Finished]:
         await connection.execute(QUERIES.purge_messages, thread_id)
         await connection.execute(QUERIES.purge_turn_texts, thread_id)
         await connection.execute(QUERIES.purge_tool_texts, thread_id)
+        await connection.execute(QUERIES.purge_results, thread_id)
+        await connection.execute(QUERIES.purge_keyed_calls, thread_id)
     return [f for f in finished if f]
 
 

@@ -25,7 +25,7 @@ from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools.model import Tool
 
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
-RESERVED = ("qlaud-builtin/", "qlaud-mcp/", "qlaud_")
+RESERVED = ("qlaud-builtin/", "qlaud-mcp/", "qlaud/", "qlaud_")
 MAX_DESCRIPTION = 4000
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 32
