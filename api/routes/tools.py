@@ -114,9 +114,7 @@ async def _run_meta(request: web.Request, name: str) -> web.Response:
     key, hub = caller(request), services(request)
     arguments = await read_json(request, dict[str, Any])
     toolset = await reachable_tools(hub.pool, hub.vault, key.account_id)
-    context = CallContext(
-        key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id, key_id=key.id
-    )
+    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id, key_id=key.id)
     call_id = new_call_id()
     call = ToolCall(call_id, call_id, name, arguments)
     outcome = await hub.dispatcher.run(call, toolset, context, NoJournal())

@@ -46,6 +46,10 @@ class Thread:
     """What its turns do when they do not say."""
     created_at_ms: int
     last_active_at_ms: int
+    parent_thread_id: uuid.UUID | None = None
+    """The thread whose messages this one began with."""
+    branched_at_seq: int | None = None
+    """The last of those messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,14 @@ class StoredMessage:
     content: str | list[Block]
     request_id: str
     created_at_ms: int
+
+
+def is_question(message: StoredMessage) -> bool:
+    """Whether the user said something here; what only brings results of tools is no question."""
+    if message.role != "user":
+        return False
+    content = message.content
+    return isinstance(content, str) or any(block.get("type") != "tool_result" for block in content)
 
 
 @dataclass(frozen=True, slots=True)

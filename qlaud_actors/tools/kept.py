@@ -78,9 +78,7 @@ class KeptCalls:
 
     async def read(self, result_id: str, context: CallContext) -> str | None:
         """A kept result: in a thread one of its own, elsewhere one of the same key's."""
-        content = await self._pool.fetchval(
-            QUERIES.kept_result, result_id, context.key_id, context.thread_id
-        )
+        content = await self._pool.fetchval(QUERIES.kept_result, result_id, context.key_id, context.thread_id)
         return None if content is None else content.decode(errors="ignore")
 
 

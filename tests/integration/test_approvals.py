@@ -238,6 +238,6 @@ async def test_what_nobody_decides_is_declined_once(room: Room) -> None:
     with pytest.raises(Conflict):
         await room.say(1, approve=True)
     woken = await asyncio.gather(*(approvals.expire(room.pool) for _ in range(4)))
-    assert sum(woken, []) == [room.turns[0]]
+    assert [turn for turns in woken for turn in turns] == [room.turns[0]]
     assert await room.states() == ["intended", "failed"]
     assert await room.say(1, approve=False) is False

@@ -77,7 +77,8 @@ async def test_tools_are_listed_and_called(door: Door, client: McpClient) -> Non
     assert "does not fit" in wrong["content"][0]["text"]
     inner = {"calls": [{"tool": "crm/find", "args": {"q": "y"}}]}
     ran = await call(client, at, "qlaud_multi_execute", inner)
-    assert ran["structuredContent"] == {"results": [{"tool": "crm/find", "output": "find {'q': 'y'}"}]}
+    result = {"tool": "crm/find", "status": "ok", "output": "find {'q': 'y'}"}
+    assert ran["structuredContent"] == {"results": [result]}
     assert msgspec.json.decode(ran["content"][0]["text"]) == ran["structuredContent"]
 
 

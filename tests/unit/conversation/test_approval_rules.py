@@ -48,7 +48,7 @@ def run(*names: str) -> ToolCall:
     ],
 )
 def test_a_policy_asks_about_the_calls_it_names(made: ToolCall, writes: bool, always: bool) -> None:
-    """Writes or every tool, also inside a multi-execute; never what would be refused, or is the caller's own."""
+    """Writes or every tool, also inside a multi-execute; never what is refused, or the caller's own."""
     assert calls_to_ask("never", [made], TOOLSET) == []
     assert calls_to_ask("writes", [made], TOOLSET) == ([made] if writes else [])
     assert calls_to_ask("always", [made], TOOLSET) == ([made] if always else [])
