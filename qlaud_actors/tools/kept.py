@@ -1,5 +1,6 @@
 """What outlives a call: its outcome under the caller's own idempotency key, and a result too large to show.
 
+A key belongs to its thread, because models pick the same ones everywhere; outside of threads to its API key.
 A keyed call is a row before it is made and has its outcome after. A row without an outcome belongs to a
 call that is on its way, or whose process died: it may have happened, so only what is harmless to repeat
 is made again, under the same call id, which is what receivers recognise it by.
@@ -43,10 +44,8 @@ class KeptCalls:
     async def begin(self, key: str, call: ToolCall, tool: Tool, context: CallContext) -> str | ToolOutcome:
         """The id to make the call under; or what came of it when it was made before."""
         print_ = fingerprint(call)
-        owner = (context.key_id, key)
-        call_id = await self._pool.fetchval(
-            QUERIES.begin_keyed_call, *owner, print_, call.id, context.thread_id, KEYED_SECONDS
-        )
+        owner = (context.key_id, context.thread_id, key)
+        call_id = await self._pool.fetchval(QUERIES.begin_keyed_call, *owner, print_, call.id, KEYED_SECONDS)
         if call_id is not None:
             return str(call_id)
         row = await self._pool.fetchrow(QUERIES.keyed_call, *owner)
@@ -58,7 +57,7 @@ class KeptCalls:
 
     async def finish(self, key: str, call_id: str, outcome: ToolOutcome, context: CallContext) -> None:
         """Note what came of it; a call that was not made is forgotten, so that it can be tried again."""
-        owner = (context.key_id, key, call_id)
+        owner = (context.key_id, context.thread_id, key, call_id)
 
         async def write() -> None:
             if outcome.status in NOT_MADE:

@@ -50,9 +50,7 @@ def call(**arguments: Any) -> ToolCall:
 
 
 async def test_the_first_outcome_is_answered_again(pool: Pool, context: CallContext) -> None:
-    """Same key and arguments, in any order: the first outcome; other arguments: refused; another key of the
-    account: its own.
-    """
+    """Same key and arguments: the first outcome; other arguments: refused; API keys and threads are apart."""
     calls = KeptCalls(pool)
     first = call(a=1, b=2)
     assert await calls.begin("k", first, WRITE, context) == first.id
@@ -64,6 +62,12 @@ async def test_the_first_outcome_is_answered_again(pool: Pool, context: CallCont
     stranger = replace(context, key_id=await new_key(pool))
     mine = call(a=1, b=2)
     assert await calls.begin("k", mine, WRITE, stranger) == mine.id
+    thread = new_uuid()
+    await pool.execute(INSERT_THREAD, thread, ACCOUNT, context.key_id)
+    inside = replace(context, thread_id=thread)
+    assert await calls.begin("k", mine, WRITE, inside) == mine.id
+    await calls.finish("k", mine.id, ToolOutcome({"n": 2}), inside)
+    assert await calls.begin("k", mine, WRITE, inside) == ToolOutcome({"n": 2})
 
 
 async def test_a_process_dies_between_begin_and_finish(pool: Pool, context: CallContext) -> None:

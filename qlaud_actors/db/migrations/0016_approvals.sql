@@ -26,20 +26,21 @@ CREATE INDEX tool_calls_awaiting_of_turn ON tool_calls (turn_id) WHERE state = '
 -- What its turns do when they do not say.
 ALTER TABLE threads ADD COLUMN approval text CHECK (approval IN ('never', 'writes', 'always'));
 
--- The first outcome of a call that the caller gave an idempotency key. Without `finished_at` nobody knows it:
+-- The first outcome of a call that the caller gave an idempotency key: in a thread, or outside of threads of
+-- one API key. Without `finished_at` nobody knows it:
 -- the call is on its way, or its process died.
 CREATE TABLE keyed_calls (
     key_id           uuid NOT NULL REFERENCES keys,
     idempotency_key  text NOT NULL,
     fingerprint      bytea NOT NULL,
     call_id          text NOT NULL,
-    thread_id        uuid REFERENCES threads,
+    thread_id        uuid REFERENCES threads ON DELETE CASCADE,
     output           json,
     is_error         boolean,
     status           text,
     started_at       timestamptz NOT NULL DEFAULT now(),
     finished_at      timestamptz,
-    PRIMARY KEY (key_id, idempotency_key)
+    UNIQUE NULLS NOT DISTINCT (key_id, thread_id, idempotency_key)
 );
 CREATE INDEX keyed_calls_by_age ON keyed_calls (started_at);
 CREATE INDEX keyed_calls_by_thread ON keyed_calls (thread_id) WHERE thread_id IS NOT NULL;
@@ -48,7 +49,7 @@ CREATE INDEX keyed_calls_by_thread ON keyed_calls (thread_id) WHERE thread_id IS
 CREATE TABLE tool_results (
     id           text PRIMARY KEY,
     key_id       uuid NOT NULL REFERENCES keys,
-    thread_id    uuid REFERENCES threads,
+    thread_id    uuid REFERENCES threads ON DELETE CASCADE,
     content      bytea NOT NULL,
     expires_at   timestamptz NOT NULL
 );
