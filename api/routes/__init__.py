@@ -25,6 +25,7 @@ from api.routes import (
     model_responses,
     models,
     prices,
+    rights,
     stripe_meter,
     threads,
     tools,
@@ -62,4 +63,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     models.routes,
     catalog.routes,
     prices.routes,
+    rights.routes,
 )

@@ -33,6 +33,7 @@ NOTHING_TO_SEND = {
 THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
 BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
 IMPORT = "/v1/threads/import"
+THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
 APPROVALS, APPROVE = f"{THREAD}/approvals", f"{THREAD}/approvals/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
@@ -204,6 +205,18 @@ def branches(bad: list[dict[str, Any]]) -> list[Row]:
             )
             for other in ("{foreign}", "{admins}", "{none}", "x")
         ),
+    ]
+
+
+def exports() -> list[Row]:
+    """Copies of threads and of what is kept of an end user."""
+    cursors = ("x", "x//0", "{none}/x/0", "{none}//-1", "{none}/message/x", "{none}/turn/" + "9" * 19)
+    return [
+        *(Row(400, "GET", THREAD_EXPORT, query=f"?after={cursor}") for cursor in cursors),
+        *(Row(404, "GET", THREAD_EXPORT, ids={"thread_id": i}, key="user") for i in ("{foreign}", "{admins}", "x")),
+        Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
+        *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
+        Row(403, "GET", USER_EXPORT, ids={"end_user_id": "ada"}, key="user"),
     ]
 
 
@@ -767,6 +780,7 @@ TABLE = [
     *turns(),
     *threads(),
     *imports(),
+    *exports(),
     *control(),
     *relay(),
     *media(),
