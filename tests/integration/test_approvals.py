@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -57,12 +58,12 @@ class Room:
         assert turn is not None
         return turn
 
-    async def park(self, turn: Turn, meanwhile: object = None) -> bool:
-        """Park it as the loop does; `meanwhile` is awaited between telling and parking."""
+    async def park(self, turn: Turn, meanwhile: Callable[[], Awaitable[object]] | None = None) -> bool:
+        """Park it as the loop does; `meanwhile` happens between telling and parking."""
 
         async def flush() -> None:
             if meanwhile is not None:
-                await cast("asyncio.Future[object]", meanwhile)
+                await meanwhile()
 
         asking = TurnApprovals(self.pool, turn, TOOLSET, cast("TurnLog", self.log), flush)
         return await asking.park(Progress((), 1, self.calls))
@@ -146,12 +147,11 @@ async def test_a_decision_before_the_turn_is_parked(room: Room) -> None:
     """Who answers at once finds a turn that still runs; it goes on without being parked or woken."""
     turn = await room.claim()
 
-    async def both() -> list[bool]:
-        return [await room.say(0, approve=True), await room.say(1, approve=True)]
+    async def both() -> None:
+        assert not await room.say(0, approve=True)
+        assert not await room.say(1, approve=True)
 
-    answers = asyncio.ensure_future(both())
-    assert not await room.park(turn, answers)
-    assert await answers == [False, False]
+    assert not await room.park(turn, both)
     assert await room.status() == "running"
 
 
@@ -168,7 +168,7 @@ async def test_decisions_race_with_parking(room: Room) -> None:
         seen.set()
 
     racing = [asyncio.ensure_future(soon(n)) for n in (0, 1)]
-    parked = await room.park(turn, asyncio.ensure_future(told()))
+    parked = await room.park(turn, told)
     woken = await asyncio.gather(*racing)
     assert woken.count(True) == (1 if parked else 0)
     assert await room.status() == ("queued" if parked else "running")
@@ -193,7 +193,7 @@ async def test_a_cancelled_turn_is_not_parked(room: Room) -> None:
     """A cancel that comes before parking stops the turn; one that comes after ends it, and its calls."""
     turn = await room.claim()
     with pytest.raises(TurnCancelled):
-        await room.park(turn, asyncio.ensure_future(mailbox.cancel(room.pool, turn.id)))
+        await room.park(turn, lambda: mailbox.cancel(room.pool, turn.id))
     assert await mailbox.finish(room.pool, turn, TurnCancelled()) is not None
     assert await room.states() == ["failed", "failed"]
     with pytest.raises(Conflict):
@@ -222,7 +222,7 @@ async def test_a_lost_worker_is_followed_by_one_that_asks_again(room: Room) -> N
         assert not (await room.claim()).resumes
 
     with pytest.raises(LeaseLost):
-        await room.park(lost, asyncio.ensure_future(lose()))
+        await room.park(lost, lose)
     owner = await store.get_turn(room.pool, room.turns[0])
     assert owner is not None
     assert await room.park(owner)
