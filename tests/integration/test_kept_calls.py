@@ -10,6 +10,7 @@ import pytest
 from front_door import Door, front_door
 
 from qlaud_actors.connectors.store import Vault
+from qlaud_actors.conversation.threads import purge
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_call_id, new_uuid
 from qlaud_actors.tools import kept
@@ -112,7 +113,7 @@ async def test_keys_and_results_are_forgotten(pool: Pool, context: CallContext) 
 
 
 async def test_a_result_is_read_where_it_belongs(pool: Pool, context: CallContext) -> None:
-    """A thread reads its own results only; outside of threads a key reads its own; text may hold anything."""
+    """A thread reads its own results only; outside of threads a key reads its own; they go with the thread."""
     assert context.key_id is not None
     threads = [new_uuid(), new_uuid()]
     for thread in threads:
@@ -127,6 +128,10 @@ async def test_a_result_is_read_where_it_belongs(pool: Pool, context: CallContex
     assert await calls.read("out", inside) is None
     assert len(await calls.read("out", context) or "") == MAX_KEPT_BYTES
     assert await calls.read("in", replace(context, key_id=await new_key(pool))) is None
+    await calls.begin("k", call(), WRITE, inside)
+    await purge(pool, threads[0])
+    assert await calls.read("in", context) is None
+    assert await pool.fetchval("SELECT count(*) FROM keyed_calls") == 0
 
 
 class Webhooks:
