@@ -113,7 +113,7 @@ async def test_keys_and_results_are_forgotten(pool: Pool, context: CallContext) 
 
 
 async def test_a_result_is_read_where_it_belongs(pool: Pool, context: CallContext) -> None:
-    """A thread reads its own results only; outside of threads a key reads its own; they go with the thread."""
+    """A thread reads its own results, outside of threads a key its own; they go with the thread."""
     assert context.key_id is not None
     threads = [new_uuid(), new_uuid()]
     for thread in threads:
