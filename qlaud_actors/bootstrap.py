@@ -48,6 +48,7 @@ from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Tool
@@ -225,7 +226,7 @@ def _open_vendors(
     caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
     desk = ConnectionDesk(catalog, connections, make_link)
     mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
-    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, caller, desk)
+    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, KeptCalls(pool), caller, desk)
     return Vendors(catalog, connections, sign_in, desk, mcp, dispatcher)
 
 

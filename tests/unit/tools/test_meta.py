@@ -4,6 +4,7 @@ import uuid
 from typing import Any, cast
 
 import pytest
+from fakes.kept_memory import KeptInMemory
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
 from qlaud_actors.tools.mcp import McpCaller
@@ -33,7 +34,7 @@ class Webhooks:
 async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     """The results of a multi_execute."""
     arguments = {"calls": [{"tool": name, "args": {"size": size}} for name, size in calls], **more}
-    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
+    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), KeptInMemory())
     context = CallContext(uuid.UUID(int=1), "req_1")
     outcome = await dispatcher.run(ToolCall("c", "t", EXECUTE, arguments), TOOLSET, context, NoJournal())
     results: list[dict[str, Any]] = outcome.output["results"]
