@@ -1,0 +1,130 @@
+"""How often a search finds: recall at 1, 5 and 10, and the mean reciprocal rank, over utterances."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.tool_search.distractors import DATA, distractors
+from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.embeddings.embedder import Embedder
+from qlaud_actors.tools.search import Nearness, rank
+from qlaud_actors.tools.search_document import SearchDocument, of_connector, of_tools
+from qlaud_actors.tools.search_index import Index, by_words
+from qlaud_actors.tools.search_intent import Brands, Intent
+
+PAGE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What somebody says, and the tools that are right for it."""
+
+    text: str
+    right: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Shares of the utterances with a right tool among the first, and the mean of 1/rank."""
+
+    recall_1: float
+    recall_5: float
+    recall_10: float
+    mrr: float
+
+
+def utterances(name: str) -> list[Utterance]:
+    """Those of a file, `dev` or `held_out`."""
+    lines = (DATA / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+    parts = (line.split("\t") for line in lines)
+    return [Utterance(text, frozenset(right.split(","))) for text, right in parts]
+
+
+def measure(asked: Sequence[Utterance], search: Callable[[str], Sequence[str]]) -> Quality:
+    """The quality of a search, which gives names, best first."""
+    ranks = [_rank(search(one.text)[:PAGE], one.right) for one in asked]
+    recall = [sum(found <= most for found in ranks) / len(ranks) for most in (1, 5, PAGE)]
+    return Quality(recall[0], recall[1], recall[2], sum(1 / found for found in ranks) / len(ranks))
+
+
+def _rank(names: Iterable[str], right: frozenset[str]) -> float:
+    return next((at for at, name in enumerate(names, 1) if name in right), math.inf)
+
+
+class Subjects:
+    """The search and the plainer ones that it is held against, over the catalogue and the distractors."""
+
+    def __init__(self) -> None:
+        connectors = list(ConnectorCatalog.load({}).connectors.values())
+        self.catalogue = Index.of([d for connector in connectors for d in of_connector(connector)])
+        self.registered = Index.of(of_tools(distractors()))
+        self.indexes = (self.catalogue, self.registered)
+        self.documents = self.catalogue.documents + self.registered.documents
+        self.brands = Brands.of(connectors)
+        self.embedder = Embedder()
+        self.vectors = [self.embedder.embed(index.texts()) for index in self.indexes]
+        self.plain = PlainBM25([f"{d.name} {d.vendor} {d.description}" for d in self.documents])
+        self.plain_vectors = self.embedder.embed(
+            [f"{d.vendor} {d.name}. {d.description}" for d in self.documents]
+        )
+
+    def hybrid(self, text: str) -> list[str]:
+        """The search of the product."""
+        nearness = Nearness(self.embedder.embed([text])[0], self.vectors)
+        return [m.document.name for m in rank(Intent.read(text), self.indexes, PAGE, self.brands, {}, nearness)]
+
+    def words(self, text: str) -> list[str]:
+        """The search of the product while there are no vectors."""
+        return [m.document.name for m in rank(Intent.read(text), self.indexes, PAGE, self.brands, {})]
+
+    def weighted(self, text: str) -> list[str]:
+        """Its words alone: weighted fields and synonyms, no vendors, no mood."""
+        return self._best(np.concatenate(by_words(Intent.read(text).stems, self.indexes)))
+
+    def bm25(self, text: str) -> list[str]:
+        """Plain BM25 over name, vendor and description."""
+        return self._best(self.plain.scores(text))
+
+    def embeddings(self, text: str) -> list[str]:
+        """Cosine with vendor, name and description."""
+        return self._best(self.plain_vectors @ self.embedder.embed([text])[0])
+
+    def regex(self, text: str) -> list[str]:
+        """How many of the words occur in name, vendor and description, as a pattern of alternatives."""
+        words = {word for word in re.findall(r"\w{3,}", text.lower())}
+        pattern = re.compile("|".join(map(re.escape, sorted(words))) or "$^", re.IGNORECASE)
+        hits = [len({hit.lower() for hit in pattern.findall(doc)}) for doc in self.plain.texts]
+        return self._best(np.array(hits, float))
+
+    def _best(self, scores: "np.ndarray[tuple[int], np.dtype[np.floating]]") -> list[str]:
+        order = sorted(range(len(scores)), key=lambda at: (-scores[at], self.documents[at].name))
+        return [self.documents[at].name for at in order[:PAGE]]
+
+
+class PlainBM25:
+    """Okapi BM25 as the books have it: words as they are, k1 = 1.2, b = 0.75."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = list(texts)
+        self.words = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
+        self.average = sum(map(len, self.words)) / len(self.words)
+
+    def scores(self, text: str) -> "np.ndarray[tuple[int], np.dtype[np.floating]]":
+        """Of every text."""
+        scores = np.zeros(len(self.words))
+        for term in dict.fromkeys(re.findall(r"[a-z0-9]+", text.lower())):
+            counts = np.array([words.count(term) for words in self.words], float)
+            having = int((counts > 0).sum())
+            idf = math.log(1 + (len(counts) - having + 0.5) / (having + 0.5))
+            lengths = np.array([len(words) for words in self.words])
+            scores += idf * counts * 2.2 / (counts + 1.2 * (0.25 + 0.75 * lengths / self.average))
+        return scores
+
+
+def documents_named(names: Iterable[str], documents: Iterable[SearchDocument]) -> list[str]:
+    """Those of the names that no document has."""
+    known = {document.name for document in documents}
+    return sorted(set(names) - known)
