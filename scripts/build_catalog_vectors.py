@@ -1,6 +1,6 @@
 """Writes the vectors of the packaged catalogue (`qlaud_actors/tools/catalog_vectors.npz`): half a minute.
 
-Run it when texts of the catalogue have changed. What it lacks is computed at run time, so nothing breaks without.
+Run it when texts of the catalogue have changed. What it lacks is computed at run time, so nothing breaks.
 """
 
 from qlaud_actors.connectors.catalog import ConnectorCatalog

@@ -9,11 +9,12 @@ import numpy as np
 
 from benchmarks.tool_search.distractors import DATA, distractors
 from qlaud_actors.connectors.catalog import ConnectorCatalog
-from qlaud_actors.embeddings.embedder import Embedder
+from qlaud_actors.embeddings.embedder import Embedder, Vectors
 from qlaud_actors.tools.search import Nearness, rank
-from qlaud_actors.tools.search_document import SearchDocument, of_connector, of_tools
-from qlaud_actors.tools.search_index import Index, by_words
+from qlaud_actors.tools.search_document import of_connector, of_tools
+from qlaud_actors.tools.search_index import Index
 from qlaud_actors.tools.search_intent import Brands, Intent
+from qlaud_actors.tools.search_vectors import key_of, read_packaged
 
 PAGE = 10
 
@@ -65,36 +66,43 @@ class Subjects:
         self.documents = self.catalogue.documents + self.registered.documents
         self.brands = Brands.of(connectors)
         self.embedder = Embedder()
-        self.vectors = [self.embedder.embed(index.texts()) for index in self.indexes]
-        self.plain = PlainBM25([f"{d.name} {d.vendor} {d.description}" for d in self.documents])
-        self.plain_vectors = self.embedder.embed(
-            [f"{d.vendor} {d.name}. {d.description}" for d in self.documents]
+        self.vectors = [self._vectors(index) for index in self.indexes]
+        self.plain = PlainBM25([document.meaning for document in self.documents])
+        self.plain_vectors = np.concatenate(
+            [
+                vectors[: len(index.documents)]
+                for index, vectors in zip(self.indexes, self.vectors, strict=True)
+            ]
         )
+
+    def _vectors(self, index: Index) -> Vectors:
+        """Of the index's texts; those that are not packaged are computed."""
+        known = dict(read_packaged())
+        missing = [text for text in index.texts() if key_of(text) not in known]
+        known |= zip(map(key_of, missing), self.embedder.embed(missing), strict=True)
+        return np.array([known[key_of(text)] for text in index.texts()], np.float32)
 
     def hybrid(self, text: str) -> list[str]:
         """The search of the product."""
         nearness = Nearness(self.embedder.embed([text])[0], self.vectors)
-        return [m.document.name for m in rank(Intent.read(text), self.indexes, PAGE, self.brands, {}, nearness)]
+        found = rank(Intent.read(text), self.indexes, PAGE, self.brands, {}, nearness)
+        return [match.document.name for match in found]
 
     def words(self, text: str) -> list[str]:
         """The search of the product while there are no vectors."""
         return [m.document.name for m in rank(Intent.read(text), self.indexes, PAGE, self.brands, {})]
 
-    def weighted(self, text: str) -> list[str]:
-        """Its words alone: weighted fields and synonyms, no vendors, no mood."""
-        return self._best(np.concatenate(by_words(Intent.read(text).stems, self.indexes)))
-
     def bm25(self, text: str) -> list[str]:
-        """Plain BM25 over name, vendor and description."""
+        """Plain BM25 over the same text: vendor, title, synonyms and description."""
         return self._best(self.plain.scores(text))
 
     def embeddings(self, text: str) -> list[str]:
-        """Cosine with vendor, name and description."""
+        """Cosine with the vector of that text."""
         return self._best(self.plain_vectors @ self.embedder.embed([text])[0])
 
     def regex(self, text: str) -> list[str]:
-        """How many of the words occur in name, vendor and description, as a pattern of alternatives."""
-        words = {word for word in re.findall(r"\w{3,}", text.lower())}
+        """How many of the words occur in that text, as a pattern of alternatives."""
+        words = set(re.findall(r"\w{3,}", text.lower()))
         pattern = re.compile("|".join(map(re.escape, sorted(words))) or "$^", re.IGNORECASE)
         hits = [len({hit.lower() for hit in pattern.findall(doc)}) for doc in self.plain.texts]
         return self._best(np.array(hits, float))
@@ -122,9 +130,3 @@ class PlainBM25:
             lengths = np.array([len(words) for words in self.words])
             scores += idf * counts * 2.2 / (counts + 1.2 * (0.25 + 0.75 * lengths / self.average))
         return scores
-
-
-def documents_named(names: Iterable[str], documents: Iterable[SearchDocument]) -> list[str]:
-    """Those of the names that no document has."""
-    known = {document.name for document in documents}
-    return sorted(set(names) - known)

@@ -15,6 +15,7 @@ from qlaud_actors.log import get_logger
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
 from qlaud_actors.tools.connector import ConnectorCaller
+from qlaud_actors.tools.finder import ToolFinder
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, CallJournal, Tool, ToolCall, ToolOutcome, Toolset
@@ -63,11 +64,13 @@ class Dispatcher:
         mcp: McpCaller,
         connectors: ConnectorCaller | None = None,
         desk: ConnectionDesk | None = None,
+        finder: ToolFinder | None = None,
     ) -> None:
         self._webhooks = webhooks
         self._mcp = mcp
         self._connectors = connectors
         self._desk = desk
+        self._finder = finder
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -103,6 +106,8 @@ class Dispatcher:
                 return await self._multi_execute(call, scope)  # its parts are trimmed, so it stays JSON
             case "meta" if tool.name == meta.CONNECTIONS:
                 outcome = await self._connections(call, scope)
+            case "meta" if tool.name == meta.SEARCH and self._finder:
+                outcome = await self._search(self._finder, call, scope)
             case "meta":
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
         return trimmed(outcome, scope.max_bytes)
@@ -128,6 +133,13 @@ class Dispatcher:
         except Exception:
             logger.exception("connections_crashed", call_id=call.id)
             return _failed("The connections could not be read or changed just now. Try again later.")
+
+    async def _search(self, finder: ToolFinder, call: ToolCall, scope: Scope) -> ToolOutcome:
+        try:
+            return await finder.search(scope.toolset, scope.context, call.input)
+        except Exception:
+            logger.exception("search_crashed", call_id=call.id)
+            return _failed("The tools could not be searched just now. Try again later.")
 
     async def _multi_execute(self, call: ToolCall, scope: Scope) -> ToolOutcome:
         """Run the inner calls, each journaled under `<id>.<n>`; results in the order of the calls."""

@@ -6,18 +6,19 @@ from functools import lru_cache
 from typing import Any
 
 from qlaud_actors.connectors.catalog import ConnectorCatalog
-from qlaud_actors.connectors.connection import Connection, Owner
+from qlaud_actors.connectors.connection import Connection
 from qlaud_actors.connectors.connection_store import usable
 from qlaud_actors.db.pool import Rows
 from qlaud_actors.embeddings.embedder import Vectors
+from qlaud_actors.tools.connector import owner_of
+from qlaud_actors.tools.meta import DEFAULT_RESULTS
 from qlaud_actors.tools.model import CallContext, ToolOutcome, Toolset
-from qlaud_actors.tools.search import ConnectionState, Match, Nearness, rank
+from qlaud_actors.tools.search import ConnectionState, Match, Nearness, rank, told
 from qlaud_actors.tools.search_document import SearchDocument, of_connector, of_tools
 from qlaud_actors.tools.search_index import Index
 from qlaud_actors.tools.search_intent import Brands, Intent
 from qlaud_actors.tools.search_vectors import SearchVectors
 
-DEFAULT_RESULTS = 8
 INDEXES = 64
 """Accounts' tools of which a process keeps an index."""
 
@@ -38,11 +39,11 @@ class ToolFinder:
         self, toolset: Toolset, context: CallContext, arguments: Mapping[str, Any]
     ) -> ToolOutcome:
         """`{results: [{name, kind, description, score, …}]}`, best first."""
-        owner = Owner(context.account_id, context.end_user_id)
-        states = {c.connector: _state(c) for c in await usable(self.rows, owner)}
+        usable_now = await usable(self.rows, owner_of(context))
+        states = {connection.connector: _state(connection) for connection in usable_now}
         limit = arguments.get("limit") or DEFAULT_RESULTS
         found = await self.find(arguments["intent"], toolset, limit, states)
-        return ToolOutcome({"results": [result(match) for match in found]})
+        return ToolOutcome({"results": [told(match) for match in found]})
 
     async def find(
         self, text: str, toolset: Toolset, limit: int, states: Mapping[str, ConnectionState]
@@ -78,20 +79,7 @@ class ToolFinder:
 
 
 def _state(connection: Connection) -> ConnectionState:
-    whose = "end_user" if connection.owner.end_user_id is not None else "account"
-    return ConnectionState(connection.status, connection.connected_as, whose)
-
-
-def result(match: Match) -> dict[str, Any]:
-    """A match as results say it: what needs no connection has `status: null`."""
-    state = match.state
-    return {
-        "name": match.document.name,
-        "kind": match.document.kind,
-        "description": match.document.description,
-        "score": round(match.score, 3),
-        "connector": match.document.connector,
-        "status": state.status if state else None,
-        "connected_as": state.connected_as if state else None,
-        "whose": state.whose if state else None,
-    }
+    of_account = connection.owner.end_user_id is None
+    return ConnectionState(
+        connection.status, connection.connected_as, "account" if of_account else "end_user"
+    )

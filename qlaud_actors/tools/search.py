@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -52,6 +52,21 @@ class Match:
     document: SearchDocument
     score: float
     state: ConnectionState | None
+
+
+def told(match: Match) -> dict[str, Any]:
+    """A match as results say it."""
+    state = match.state
+    return {
+        "name": match.document.name,
+        "kind": match.document.kind,
+        "description": match.document.description,
+        "score": round(match.score, 3),
+        "connector": match.document.connector,
+        "status": state.status if state else None,
+        "connected_as": state.connected_as if state else None,
+        "whose": state.whose if state else None,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,10 @@ class SearchDocument:
 
 def of_tools(tools: Sequence[Tool]) -> tuple[SearchDocument, ...]:
     """A document for each tool."""
-    return tuple(_of_tool(t.name, t.kind, t.description, _parameters(t.input_schema), t.effect) for t in tools)
+    return tuple(
+        _of_tool(tool.name, tool.wire_kind, tool.description, _parameters(tool.input_schema), tool.effect)
+        for tool in tools
+    )
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -91,16 +91,18 @@ def by_words(stems: Sequence[str], indexes: Sequence[Index]) -> list[Scores]:
         most = _rarity(stem, indexes) * RARER or math.inf
         weights = {term: weight * min(_rarity(term, indexes), most) for term, weight in terms.items()}
         possible += max(weights.values())
-        for index, score in zip(indexes, scores, strict=True):
-            score += _best(weights, index)
+        for at, index in enumerate(indexes):
+            scores[at] += _best(weights, index)
     return [score / (possible * (SATURATION + 1)) if possible else score for score in scores]
 
 
 def _terms(stem: str, indexes: Sequence[Index]) -> dict[str, float]:
     """The stems that an intent's stem may be found by, and what each counts."""
     known = any(stem in index.postings for index in indexes)
-    terms = {stem: 1.0} if known else dict.fromkeys(
-        (meant for index in indexes for meant in index.speller.meant(stem)), MISTYPED
+    terms = (
+        {stem: 1.0}
+        if known
+        else dict.fromkeys((meant for index in indexes for meant in index.speller.meant(stem)), MISTYPED)
     )
     for term in [*terms] or [stem]:
         for other in sorted(alike(term)):

@@ -10,22 +10,33 @@ from qlaud_actors.tools.search_words import Speller, stem, stems
 _RAW = re.compile(r"[\w.]+")
 _LETTERS = re.compile(r"[a-z']+")
 
-_COURTESY = frozenset("please can could you i need to want would like hey we lets me just".split())
+_COURTESY = frozenset(
+    re.findall(
+        r"\w+",
+        "please can could you i need to want would like hey we lets me just",
+    )
+)
 _ASKS = frozenset(
-    "which what who whom whose when where why how is are am did do does has have any was were show list get "
-    "find search look read check see fetch view display count locate browse catch know lookup latest recent "
-    "all".split()
+    re.findall(
+        r"\w+",
+        "which what who whom whose when where why how is are am did do does has have any was were show list "
+        "get find search look read check see fetch view display count locate browse catch know lookup "
+        "latest recent all",
+    )
 )
 _ORDERS = frozenset(
-    "create make add new open file raise register write draft log put attach insert send post message notify "
-    "ping mail email tell text ring call dial update edit change modify set adjust correct replace rename fix "
-    "bump raise lower delete remove drop erase trash cancel abort stop end close resolve finish complete mark "
-    "archive hide assign reassign give hand comment reply answer respond react merge approve publish share let "
-    "invite move copy duplicate upload save store book reserve schedule plan block postpone reschedule push "
-    "refund charge bill pay subscribe unsubscribe sign pause mute silence restore resume run start trigger "
-    "deploy redeploy promote roll rollback revert purge clear empty flush label tag star flag grant connect "
-    "link remind record track submit propose squash take bring swap switch turn acknowledge ack escalate page "
-    "build wipe".split()
+    re.findall(
+        r"\w+",
+        "create make add new open file raise register write draft log put attach insert send post message "
+        "notify ping mail email tell text ring call dial update edit change modify set adjust correct "
+        "replace rename fix bump raise lower delete remove drop erase trash cancel abort stop end close "
+        "resolve finish complete mark archive hide assign reassign give hand comment reply answer respond "
+        "react merge approve publish share let invite move copy duplicate upload save store book reserve "
+        "schedule plan block postpone reschedule push refund charge bill pay subscribe unsubscribe sign "
+        "pause mute silence restore resume run start trigger deploy redeploy promote roll rollback revert "
+        "purge clear empty flush label tag star flag grant connect link remind record track submit propose "
+        "squash take bring swap switch turn acknowledge ack escalate page build wipe",
+    )
 )
 
 

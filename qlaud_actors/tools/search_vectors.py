@@ -13,7 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from qlaud_actors.embeddings.embedder import BATCH, DIMENSIONS, MODEL, Embedder, EmbeddingsUnavailable, Vectors
+from qlaud_actors.embeddings.embedder import (
+    BATCH,
+    DIMENSIONS,
+    MODEL,
+    Embedder,
+    EmbeddingsUnavailable,
+    Vectors,
+)
 from qlaud_actors.log import get_logger
 
 PACKAGED: Final = Path(__file__).with_name("catalog_vectors.npz")
@@ -45,11 +52,14 @@ class SearchVectors:
         except EmbeddingsUnavailable as error:
             self._give_up(error)
             return None
-        self._keep(key, vectors[0])
-        return vectors[0]
+        row: Vectors = vectors[0]
+        self._keep(key, row)
+        return row
 
     def of(self, texts: Sequence[str]) -> Vectors | None:
         """A row for each text if all are known; else None, and what is missing will be known soon."""
+        if self._unavailable:
+            return None
         found = [self._find(key_of(text)) for text in texts]
         missing = {key_of(text): text for text, row in zip(texts, found, strict=True) if row is None}
         if missing:

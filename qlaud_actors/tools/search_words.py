@@ -1,4 +1,4 @@
-"""Words as the search compares them: cut to a stem, forgiven a typing error, with those that stand for them."""
+"""Words as the search compares them: cut to a stem, forgiven a typing error, with others of like meaning."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,10 +10,13 @@ _APOSTROPHE = re.compile(r"[’']s?\b")
 _EMAIL = re.compile(r"\be-?mails?\b", re.IGNORECASE)
 
 STOP = frozenset(
-    "a about all am an and any are as at be been by can could did do does every for from had has have how i if in "
-    "into is it its let may me my now of on onto or our out over please should so some somebody someone that the "
-    "their them then there these they this those to up us want was we were what when where which who whom "
-    "will with would you your".split()
+    re.findall(
+        r"\w+",
+        "a about all am an and any are as at be been by can could did do does every for from had has have "
+        "how i if in into is it its let may me my now of on onto or our out over please should so some "
+        "somebody someone that the their them then there these they this those to up us want was we were "
+        "what when where which who whom will with would you your",
+    )
 )
 
 # Members of a line stand for one another in part. A word may be in several lines.
@@ -155,7 +158,7 @@ def stem(word: str) -> str:
 def _groups(lines: str) -> dict[str, frozenset[str]]:
     alike: dict[str, set[str]] = {}
     for line in lines.split("\n"):
-        members = {stem(word) for words in line.split() for word in [words.replace("-", "")]}
+        members = {stem(word.replace("-", "")) for word in line.split()}
         for member in members:
             alike.setdefault(member, set()).update(members - {member})
     return {member: frozenset(others) for member, others in alike.items()}
@@ -171,7 +174,7 @@ def alike(word: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Speller:
-    """Finds the known word that a mistyped one was meant to be: one letter more, less, other, or two swapped."""
+    """Finds the known word that a mistyped one was meant: a letter more, less or other, or two swapped."""
 
     shortened: dict[str, tuple[str, ...]]
 
