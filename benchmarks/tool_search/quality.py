@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,15 @@ def measure(asked: Sequence[Utterance], search: Callable[[str], Sequence[str]]) 
     return Quality(recall[0], recall[1], recall[2], sum(1 / found for found in ranks) / len(ranks))
 
 
+def table(found: Mapping[str, Quality]) -> str:
+    """A line for each search."""
+    lines = [f"{'':12}{'recall@1':>10}{'recall@5':>10}{'recall@10':>11}{'MRR':>8}"]
+    for name, quality in found.items():
+        shares = f"{quality.recall_1:10.3f}{quality.recall_5:10.3f}{quality.recall_10:11.3f}"
+        lines.append(f"{name:12}{shares}{quality.mrr:8.3f}")
+    return "\n".join(lines) + "\n"
+
+
 def _rank(names: Iterable[str], right: frozenset[str]) -> float:
     return next((at for at, name in enumerate(names, 1) if name in right), math.inf)
 
@@ -66,6 +76,7 @@ class Subjects:
         self.documents = self.catalogue.documents + self.registered.documents
         self.brands = Brands.of(connectors)
         self.embedder = Embedder()
+        self._intents: dict[str, Vectors] = {}
         self.vectors = [self._vectors(index) for index in self.indexes]
         self.plain = PlainBM25([document.meaning for document in self.documents])
         self.plain_vectors = np.concatenate(
@@ -82,9 +93,25 @@ class Subjects:
         known |= zip(map(key_of, missing), self.embedder.embed(missing), strict=True)
         return np.array([known[key_of(text)] for text in index.texts()], np.float32)
 
+    def all(self) -> dict[str, Callable[[str], list[str]]]:
+        """By name: the product's search first."""
+        return {
+            "search": self.hybrid,
+            "words only": self.words,
+            "BM25": self.bm25,
+            "embeddings": self.embeddings,
+            "regex": self.regex,
+        }
+
+    def intent(self, text: str) -> Vectors:
+        """The vector of an intent, remembered: several subjects ask for it."""
+        if text not in self._intents:
+            self._intents[text] = self.embedder.embed([text])[0]
+        return self._intents[text]
+
     def hybrid(self, text: str) -> list[str]:
         """The search of the product."""
-        nearness = Nearness(self.embedder.embed([text])[0], self.vectors)
+        nearness = Nearness(self.intent(text), self.vectors)
         found = rank(Intent.read(text), self.indexes, PAGE, self.brands, {}, nearness)
         return [match.document.name for match in found]
 
@@ -98,7 +125,7 @@ class Subjects:
 
     def embeddings(self, text: str) -> list[str]:
         """Cosine with the vector of that text."""
-        return self._best(self.plain_vectors @ self.embedder.embed([text])[0])
+        return self._best(self.plain_vectors @ self.intent(text))
 
     def regex(self, text: str) -> list[str]:
         """How many of the words occur in that text, as a pattern of alternatives."""
@@ -117,16 +144,16 @@ class PlainBM25:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = list(texts)
-        self.words = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
-        self.average = sum(map(len, self.words)) / len(self.words)
+        self.counts = [Counter(re.findall(r"[a-z0-9]+", text.lower())) for text in texts]
+        self.lengths = np.array([counts.total() for counts in self.counts])
 
     def scores(self, text: str) -> "np.ndarray[tuple[int], np.dtype[np.floating]]":
         """Of every text."""
-        scores = np.zeros(len(self.words))
+        scores = np.zeros(len(self.counts))
+        relative = self.lengths / self.lengths.mean()
         for term in dict.fromkeys(re.findall(r"[a-z0-9]+", text.lower())):
-            counts = np.array([words.count(term) for words in self.words], float)
+            counts = np.array([counts[term] for counts in self.counts], float)
             having = int((counts > 0).sum())
             idf = math.log(1 + (len(counts) - having + 0.5) / (having + 0.5))
-            lengths = np.array([len(words) for words in self.words])
-            scores += idf * counts * 2.2 / (counts + 1.2 * (0.25 + 0.75 * lengths / self.average))
+            scores += idf * counts * 2.2 / (counts + 1.2 * (0.25 + 0.75 * relative))
         return scores
