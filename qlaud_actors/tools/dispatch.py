@@ -14,6 +14,7 @@ from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.tools import meta
 from qlaud_actors.tools.connector import ConnectorCaller
+from qlaud_actors.tools.finder import ToolFinder
 from qlaud_actors.tools.large import READ_RESULT, as_text, cut, page, trimmed
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
@@ -97,12 +98,14 @@ class Dispatcher:
         kept: Kept,
         connectors: ConnectorCaller | None = None,
         desk: ConnectionDesk | None = None,
+        finder: ToolFinder | None = None,
     ) -> None:
         self._webhooks = webhooks
         self._mcp = mcp
         self._kept = kept
         self._connectors = connectors
         self._desk = desk
+        self._finder = finder
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -157,6 +160,8 @@ class Dispatcher:
                 outcome = await self._connections(call, scope)
             case "meta" if tool is READ_RESULT:
                 return await self._read_result(call, scope)
+            case "meta" if tool.name == meta.SEARCH and self._finder:
+                outcome = await self._search(self._finder, call, scope)
             case "meta":
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
         return await self._shown(call, outcome, scope)
@@ -203,6 +208,13 @@ class Dispatcher:
         except Exception:
             logger.exception("connections_crashed", call_id=call.id)
             return _failed("The connections could not be read or changed just now. Try again later.")
+
+    async def _search(self, finder: ToolFinder, call: ToolCall, scope: Scope) -> ToolOutcome:
+        try:
+            return await finder.search(scope.toolset, scope.context, call.input)
+        except Exception:
+            logger.exception("search_crashed", call_id=call.id)
+            return _failed("The tools could not be searched just now. Try again later.")
 
     async def _multi_execute(self, call: ToolCall, scope: Scope) -> ToolOutcome:
         """Run the inner calls, each journaled under `<id>.<n>`; results in the order of the calls."""
