@@ -32,14 +32,26 @@ SELECT id, account_id, key_id, endpoint, NULL AS body, headers, webhook_url, req
  ORDER BY id DESC LIMIT $5;
 
 -- name: claim_jobs
--- Own some jobs that nobody lives to own, or the one that is asked for; the oldest first.
+-- Own some jobs that nobody lives to own, or the one that is asked for. Keys take turns: one with few jobs
+-- running or before this one comes first, then the oldest.
+WITH waiting AS (
+    SELECT id, key_id, row_number() OVER (PARTITION BY key_id ORDER BY id) AS nth FROM jobs
+     WHERE status IN ('queued', 'running') AND (status = 'queued' OR lease_until < now())
+       AND attempts < $5 AND ($1::uuid IS NULL OR id = $1)
+), running AS (
+    SELECT key_id, count(*) AS jobs FROM jobs
+     WHERE status = 'running' AND lease_until >= now() GROUP BY key_id
+), next AS (
+    SELECT w.id FROM waiting w LEFT JOIN running r USING (key_id)
+     ORDER BY w.nth + COALESCE(r.jobs, 0), w.id LIMIT $2
+)
 UPDATE jobs j
    SET status = 'running', epoch = j.epoch + 1, attempts = j.attempts + 1, owner = $3,
        lease_until = now() + make_interval(secs => $4), started_at = COALESCE(j.started_at, now())
  WHERE j.id IN (SELECT id FROM jobs
-                 WHERE status IN ('queued', 'running') AND (status = 'queued' OR lease_until < now())
-                   AND attempts < $5 AND ($1::uuid IS NULL OR id = $1)
-                 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
+                 WHERE id IN (SELECT id FROM next) AND attempts < $5
+                   AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
+                 FOR UPDATE SKIP LOCKED)
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM started_at) * 1000)::bigint AS started_at_ms,
           (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at_ms;

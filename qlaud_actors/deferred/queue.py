@@ -130,7 +130,7 @@ async def list_jobs(
 async def claim(
     pool: Pool, job_id: uuid.UUID | None, most: int, owner: str, lease_seconds: float
 ) -> list[Job]:
-    """Own jobs that wait or whose worker was lost: this one, or the oldest."""
+    """Own jobs that wait or whose worker was lost: this one, or those whose keys' turn it is."""
     claimed = await pool.fetch(QUERIES.claim_jobs, job_id, most, owner, lease_seconds, MAX_ATTEMPTS)
     return [_job_from(row) for row in claimed]
 

@@ -337,6 +337,18 @@ async def test_three_lost_workers_are_enough(office: Office) -> None:
     assert office.provider.requests == []
 
 
+async def test_keys_take_turns(office: Office) -> None:
+    """A key with a crowd of jobs does not make another key's first job wait behind all of them."""
+    crowd, other = [(await office.door.mint())["secret"] for _ in range(2)]
+    many = [await office.submit(crowd) for _ in range(4)]
+    one = await office.submit(other)
+    batches = []
+    for _ in range(2):
+        batch = await queue.claim(office.pool, None, 2, "worker", 10)
+        batches.append({str(job.id) for job in batch})
+    assert batches == [{many[0], one}, {many[1], many[2]}]
+
+
 async def test_a_waiting_job_is_cancelled_at_once(office: Office) -> None:
     """Also one whose worker is dead; one that has ended stays as it is."""
     waiting, lost, ended = [await office.submit() for _ in range(3)]
