@@ -15,6 +15,8 @@ from redis.exceptions import RedisError
 from qlaud_actors import jobs
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
+from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.conversation.bus import Bus
@@ -39,6 +41,8 @@ from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.tools.builtins.caller import BuiltinCaller
+from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -65,6 +69,7 @@ class Services:
     caller: Caller
     fallback: Fallback
     mcp: McpCaller
+    builtins: Builtins
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
@@ -132,7 +137,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(broker.close)
         client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
-        mcp = McpCaller(McpClient(webhooks, allow_private=settings.allow_private_webhooks))
+        operators = _kept(stack, open_guarded_session(allow_private=True))
+        tools = _tools(settings, pool, webhooks, operators)
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
@@ -155,8 +161,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
-            mcp=mcp,
-            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks), mcp),
+            mcp=tools.mcp,
+            builtins=tools.builtins.builtins,
+            dispatcher=Dispatcher({"webhook": tools.webhooks, "mcp": tools.mcp, "builtin": tools.builtins}),
             publisher=publisher,
             bus=bus,
             relay=relay,
@@ -164,6 +171,28 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             prices=prices,
             known_keys=KnownKeys(pool),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    webhooks: WebhookCaller
+    mcp: McpCaller
+    builtins: BuiltinCaller
+
+
+def _tools(settings: Settings, pool: Pool, session: Session, operators: Session) -> _Tools:
+    """What calls tools; `operators` is a session for addresses that are the operator's word."""
+    allow_private = settings.allow_private_webhooks
+    connectors = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
+    builtins = BuiltinCaller(
+        Builtins.load(connectors),
+        VendorSender(session, operators, allow_private=allow_private),
+        pool,
+        allow_private=allow_private,
+        openai_base_url=settings.environ.get("OPENAI_BASE_URL"),
+    )
+    mcp = McpCaller(McpClient(session, allow_private=allow_private))
+    return _Tools(WebhookCaller(session, allow_private), mcp, builtins)
 
 
 class _Closable(Protocol):

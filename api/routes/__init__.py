@@ -5,6 +5,7 @@ from aiohttp import web
 from api.routes import (
     account,
     accounts,
+    artifacts,
     audio,
     auto_topup,
     billing,
@@ -41,6 +42,7 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     keys.routes,
     usage.routes,
     tools.routes,
+    artifacts.routes,
     mcp_servers.routes,
     mcp.routes,
     webhooks.routes,

@@ -104,7 +104,7 @@ async def _call(request: web.Request, params: dict[str, Any]) -> ToolOutcome:
     key, toolset, call_id = caller(request), await _toolset(request), new_call_id()
     name = ToolNames.of(tool.name for tool in toolset.offered).from_wire(asked.name)
     call = ToolCall(call_id, call_id, name, asked.arguments)
-    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id)
+    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id, key_id=key.id)
     outcome = await services(request).dispatcher.run(call, toolset, context, NoJournal())
     tool = toolset.find(name)
     tool_id = tool.id if tool else None

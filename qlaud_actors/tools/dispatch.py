@@ -6,6 +6,7 @@ carried on by whoever takes it over, and the journal says which calls may be rep
 
 import asyncio
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +15,18 @@ import msgspec
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
-from qlaud_actors.tools.mcp import McpCaller
-from qlaud_actors.tools.model import CallContext, CallJournal, Tool, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import (
+    CallContext,
+    CallJournal,
+    Kind,
+    RemoteCaller,
+    Tool,
+    ToolCall,
+    ToolOutcome,
+    Toolset,
+)
 from qlaud_actors.tools.schema import problems
-from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED, WebhookCaller
+from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED
 
 PARALLEL_INNER_CALLS = 8
 MAX_OUTPUT_BYTES = 100_000
@@ -55,9 +64,8 @@ class Scope:
 class Dispatcher:
     """Runs calls; one for each process."""
 
-    def __init__(self, webhooks: WebhookCaller, mcp: McpCaller) -> None:
-        self._webhooks = webhooks
-        self._mcp = mcp
+    def __init__(self, callers: Mapping[Kind, RemoteCaller]) -> None:
+        self._callers = callers
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -79,23 +87,19 @@ class Dispatcher:
 
     async def _call(self, call: ToolCall, tool: Tool, scope: Scope) -> ToolOutcome:
         match tool.kind:
-            case "webhook":
-                outcome = await self._remote(self._webhooks, call, tool, scope.context)
-            case "mcp":
-                outcome = await self._remote(self._mcp, call, tool, scope.context)
             case "client":
                 outcome = await scope.journal.client_result(call, tool)
             case "meta" if tool.name == meta.EXECUTE:
                 return await self._multi_execute(call, scope)  # its parts are trimmed, so it stays JSON
             case "meta":
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
+            case _:
+                outcome = await self._remote(call, tool, scope.context)
         return trimmed(outcome, scope.max_bytes)
 
-    async def _remote(
-        self, caller: WebhookCaller | McpCaller, call: ToolCall, tool: Tool, context: CallContext
-    ) -> ToolOutcome:
+    async def _remote(self, call: ToolCall, tool: Tool, context: CallContext) -> ToolOutcome:
         try:
-            return await caller.call(tool, call, context)
+            return await self._callers[tool.kind].call(tool, call, context)
         except Exception:
             logger.exception("tool_crashed", tool_id=tool.id, call_id=call.id)
             return _failed(f"The tool failed on this server's side. {MAY_HAVE_HAPPENED}")

@@ -49,7 +49,7 @@ async def door(pool: Pool, vault: Vault) -> AsyncIterator[Door]:
     """A front door that runs tools as in production: no private hosts."""
     async with open_guarded_session(allow_private=False) as session:
         mcp = McpCaller(McpClient(session, allow_private=False))
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=False), mcp)
+        dispatcher = Dispatcher({"webhook": WebhookCaller(session, allow_private=False), "mcp": mcp})
         async with front_door(pool, vault=vault, dispatcher=dispatcher) as opened:
             yield opened
 

@@ -30,6 +30,8 @@ EFFECTS: dict[str, Effect] = {"GET": "read", "PUT": "idempotent", "DELETE": "ide
 
 HIDDEN = "[hidden]"
 
+MAX_ANSWER_BYTES = 256 * 1024
+
 _SESSION = {"end_user_id": ("end_user", "id"), "thread_id": ("thread", "id")}
 """Locked inputs that are not metadata."""
 
@@ -85,7 +87,8 @@ class HttpCall:
     def request(self, arguments: Mapping[str, Any], session: Mapping[str, Any], call_id: str) -> Request:
         """The request of one call. `session` has `end_user` and `thread`. Raises TemplateProblem."""
         forced = {name: _locked_value(name, session) for name in self.locked}
-        values = {**session, "input": {**arguments, **forced}, "secrets": self.secrets, "call": {"id": call_id}}
+        given = {"input": {**arguments, **forced}, "secrets": self.secrets, "call": {"id": call_id}}
+        values = {**session, **given}
         url = fill(self.url, values, "url")
         check_path(self.url, url)
         if len(url) > MAX_URL:
@@ -147,7 +150,12 @@ def outcome(call: HttpCall, received: Received) -> ToolOutcome:
     """The answer as a model gets it: status and body, without any secret."""
     status = received.status
     if 300 <= status < 400:
-        return ToolOutcome(f"The endpoint answered with a redirect ({status}), which is not followed.", True)
+        words = f"The endpoint answered with a redirect ({status}), which is not followed."
+        return ToolOutcome(words, is_error=True)
+    if len(received.body) > MAX_ANSWER_BYTES:
+        done = "did its work" if 200 <= status < 300 else f"refused ({status})"
+        words = f"The endpoint {done}, but its answer is larger than {MAX_ANSWER_BYTES // 1024} KiB."
+        return ToolOutcome(f"{words} Ask for less.", is_error=True)
     body = blotted(_decoded(received), call.spelled())
     return ToolOutcome({"status": status, "body": body}, is_error=not 200 <= status < 300)
 

@@ -122,7 +122,8 @@ def _check_body(call: HttpCall) -> None:
     if not call.body:
         return
     if style_of(call.content_type) is None:
-        raise TemplateProblem(f"of the type {call.content_type[:100]} cannot be filled: use JSON, a form, XML or text")
+        kind = call.content_type[:100]
+        raise TemplateProblem(f"of the type {kind} cannot be filled: use JSON, a form, XML or text")
     if call.style == "json":
         try:
             msgspec.json.decode(_sample_json(call.body))
@@ -155,7 +156,7 @@ def _check_name(found: Placeholder, inputs: set[str], secrets: Any) -> None:
         case ("thread" | "end_user", "metadata", _, *_):
             pass
         case _:
-            raise TemplateProblem(f"{found} stands for nothing: neither an input, a secret nor of the session")
+            raise TemplateProblem(f"{found} stands for nothing: no input, no secret, nothing of the session")
 
 
 def _decoded(text: str, kind: type[T], words: str) -> T:

@@ -44,7 +44,7 @@ class Builtin(Part, frozen=True, kw_only=True):
     code: Code | None = None
     effect: Effect | None = None
     """Of code; an action has its own."""
-    input: dict[str, dict[str, Any]] = {}
+    input: dict[str, dict[str, Any]] = {}  # noqa: RUF012 - a struct copies its defaults
     required: tuple[str, ...] = ()
     config: tuple[ConfigField, ...] = ()
     timeout_ms: Annotated[int, Meta(ge=100, le=120_000)] = 30_000
@@ -77,6 +77,12 @@ class Offer:
     def effect(self) -> Effect:
         """What a repetition may do, unless the configuration decides it (http-call)."""
         return self.action.effect if self.action else self.builtin.effect or "write"
+
+    @property
+    def decided(self) -> frozenset[str]:
+        """The inputs that every configuration decides."""
+        fields = self.builtin.config
+        return frozenset(f.sets for f in fields if f.sets and (f.default is not None or not f.optional))
 
     @property
     def whole_schema(self) -> dict[str, Any]:

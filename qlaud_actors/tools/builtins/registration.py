@@ -2,56 +2,61 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from qlaud_actors.connectors.model import Field
 from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.ids import new_tool_id
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.builtins import http_config
 from qlaud_actors.tools.builtins.model import AuthMode, ConfigField, Offer
 from qlaud_actors.tools.builtins.template import TemplateProblem
 from qlaud_actors.tools.model import Effect, Tool
-from qlaud_actors.tools.schema import check_definition
+from qlaud_actors.tools.schema import check_definition, check_schema
 
 MAX_VALUE = 4_000
 
 
-def completed(
-    offer: Offer,
-    tool: Tool,
-    config: Mapping[str, Any] | None,
-    schema: dict[str, Any] | None,
-    effect: Effect | None,
-    *,
-    allow_private: bool,
-) -> Tool:
-    """The tool with everything that the built-in says of it, and its configuration to be sealed.
+@dataclass(frozen=True, slots=True, repr=False)
+class Registration:
+    """What is asked for; None stands for the built-in's own. It holds secrets, so it has no repr."""
 
-    `tool` has its id, name, mode and the caller's own description, if any; `schema` and `effect` are the
-    caller's own as well. Raises InvalidRequest.
-    """
-    mode: AuthMode = tool.auth_mode or "tenant"
-    values = _checked(offer, mode, config)
-    if effect is not None and offer.builtin.code != "http_call" and effect != offer.effect:
+    name: str
+    description: str
+    auth_mode: AuthMode
+    config: Mapping[str, Any] | None
+    input_schema: dict[str, Any] | None
+    effect: Effect | None
+    timeout_ms: int | None
+    shared: bool
+
+
+def registered(offer: Offer, asked: Registration, *, allow_private: bool) -> Tool:
+    """The tool, its configuration ready to be sealed. Raises InvalidRequest."""
+    if asked.input_schema is not None:
+        check_schema(asked.input_schema)
+    values = _checked(offer, asked.auth_mode, asked.config)
+    if asked.effect not in (None, offer.effect) and offer.builtin.code != "http_call":
         raise InvalidRequest(f"`effect` of this built-in is {offer.effect} and cannot be changed.")
-    shown, own_effect = _as_shown(offer, values, schema, allow_private=allow_private)
-    made = Tool(
-        id=tool.id,
-        name=tool.name,
-        description=tool.description or offer.builtin.description,
-        input_schema=shown,
+    schema, effect = _as_shown(offer, values, asked.input_schema, allow_private=allow_private)
+    description = asked.description or offer.builtin.description
+    check_definition(asked.name, description, schema)
+    return Tool(
+        id=new_tool_id(),
+        name=asked.name,
+        description=description,
+        input_schema=schema,
         kind="builtin",
-        effect=effect or own_effect,
-        timeout_ms=tool.timeout_ms or offer.builtin.timeout_ms,
+        effect=asked.effect or effect,
+        timeout_ms=asked.timeout_ms or offer.builtin.timeout_ms,
         provider=offer.provider,
-        auth_mode=mode,
+        auth_mode=asked.auth_mode,
         config=Secret(msgspec.json.encode(values).decode()) if values else None,
-        shared=tool.shared,
+        shared=asked.shared,
     )
-    check_definition(made.name, made.description, made.input_schema)
-    return made
 
 
 def decided(offer: Offer, values: Mapping[str, str]) -> frozenset[str]:

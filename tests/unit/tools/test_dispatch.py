@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,10 +11,8 @@ import pytest
 from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, PARALLEL_INNER_CALLS, Dispatcher, NoJournal, trimmed
-from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.meta import EXECUTE, META_TOOLS
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
-from qlaud_actors.tools.webhook import WebhookCaller
 
 CONTEXT = CallContext(uuid.UUID(int=1), "req_1")
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
@@ -84,7 +82,7 @@ class Webhooks:
 
 def dispatcher(webhooks: Webhooks) -> Dispatcher:
     """A dispatcher that calls nobody."""
-    return Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
+    return Dispatcher({"webhook": webhooks, "mcp": webhooks})
 
 
 async def run(call: ToolCall, toolset: Toolset, journal: Journal, webhooks: Webhooks) -> ToolOutcome:
