@@ -6,7 +6,7 @@ SELECT pg_advisory_xact_lock(hashtextextended($1::text, 15));
 -- Keep under a name, in the place of what had it; nothing when the owner has as much as it may.
 INSERT INTO artifacts AS a (id, account_id, owner, thread_id, name, mime, content)
 SELECT $1, $2, $3, $4, $5, $6, $7
- WHERE (SELECT count(*) < $8 AND COALESCE(sum(length(content)), 0) + length($7) <= $9
+ WHERE (SELECT count(*) < $8 AND COALESCE(sum(length(content)), 0) + length($7::bytea) <= $9
           FROM artifacts WHERE account_id = $2 AND owner = $3 AND name <> $5)
 ON CONFLICT (account_id, owner, name)
 DO UPDATE SET mime = excluded.mime, content = excluded.content, thread_id = excluded.thread_id, updated_at = now()

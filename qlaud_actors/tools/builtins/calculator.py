@@ -145,6 +145,8 @@ class _Reader:
         self._depth -= 1
         if abs(exponent) > MAX_EXPONENT * 4:
             raise CalculationProblem("an exponent is too large")
+        if base == 0 and exponent < 0:
+            raise CalculationProblem("it divides by zero")
         return self._context.power(base, exponent)
 
     def _item(self) -> Decimal:
