@@ -4,6 +4,7 @@ Nothing is kept before the vendor has accepted it: a credential is verified live
 transaction. Who dies in between has asked a question and changed nothing.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -23,6 +24,7 @@ from qlaud_actors.connectors.model import Connector
 from qlaud_actors.connectors.request import Access, RequestProblem, verification
 from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.trail import QUERIES
 from qlaud_actors.db import pool as db
 from qlaud_actors.log import get_logger
 
@@ -88,6 +90,11 @@ class Connections:
     async def disconnect(self, owner: Owner, connector: str) -> bool:
         """End exactly this owner's connection and forget its secrets; False when there is none."""
         return await connection_store.end(self._pool, owner, connector)
+
+    async def touch(self, connection: Connection) -> None:
+        """Note that a connection is used. Only a note: a database that is away does not fail the call."""
+        with contextlib.suppress(*db.ConnectionLost):
+            await self._pool.execute(QUERIES.touch_connection, connection.id)
 
     async def _ask(self, connector: Connector, given: Given) -> tuple[str, str]:
         access = Access(given.auth, given.settings, given.secrets)
