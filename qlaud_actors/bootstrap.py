@@ -16,6 +16,9 @@ from qlaud_actors import jobs
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
 from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.connectors.connections import Connections
+from qlaud_actors.connectors.credentials import Credentials
+from qlaud_actors.connectors.execute import Executor
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.vault import Keyring
@@ -43,6 +46,7 @@ from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.builtins.caller import BuiltinCaller
 from qlaud_actors.tools.builtins.catalog import Builtins
+from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -138,7 +142,6 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
         operators = _kept(stack, open_guarded_session(allow_private=True))
-        tools = _tools(settings, pool, webhooks, operators)
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
@@ -150,6 +153,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
         keyring = Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
+        vault = _kept(stack, Vault(keyring, pool, process))
+        tools = _tools(settings, pool, vault, webhooks, operators)
         yield Services(
             settings=settings,
             pool=pool,
@@ -157,7 +162,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             redis=redis,
             broker=broker,
             catalog=catalog,
-            vault=_kept(stack, Vault(keyring, pool, process)),
+            vault=vault,
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
@@ -180,13 +185,16 @@ class _Tools:
     builtins: BuiltinCaller
 
 
-def _tools(settings: Settings, pool: Pool, session: Session, operators: Session) -> _Tools:
+def _tools(settings: Settings, pool: Pool, vault: Vault, session: Session, operators: Session) -> _Tools:
     """What calls tools; `operators` is a session for addresses that are the operator's word."""
     allow_private = settings.allow_private_webhooks
     connectors = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
+    sender = VendorSender(session, operators, allow_private=allow_private)
+    connections = Connections(pool, vault, connectors, sender)
+    executor = Executor(connectors, connections, Credentials(pool, vault, None), sender)
     builtins = BuiltinCaller(
         Builtins.load(connectors),
-        VendorSender(session, operators, allow_private=allow_private),
+        VendorTools(sender, connectors.overrides, executor),
         pool,
         allow_private=allow_private,
         openai_base_url=settings.environ.get("OPENAI_BASE_URL"),

@@ -11,13 +11,13 @@ import msgspec
 from aiohttp import web
 
 from api.bodies import read_json
-from api.context import REQUEST_ID, caller, services
+from api.context import call_context, caller, services
 from api.responses import json_response
 from qlaud_actors.ids import new_call_id
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.names import ToolNames
 from qlaud_actors.tools.dispatch import NoJournal
-from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import reachable_tools
 
 routes = web.RouteTableDef()
@@ -101,10 +101,10 @@ async def _call(request: web.Request, params: dict[str, Any]) -> ToolOutcome:
     except msgspec.ValidationError:
         words = "`params` must have a `name`, and `arguments` that are an object."
         raise _Refused(INVALID_PARAMS, words) from None
-    key, toolset, call_id = caller(request), await _toolset(request), new_call_id()
+    toolset, call_id = await _toolset(request), new_call_id()
     name = ToolNames.of(tool.name for tool in toolset.offered).from_wire(asked.name)
     call = ToolCall(call_id, call_id, name, asked.arguments)
-    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id, key_id=key.id)
+    context = call_context(request)
     outcome = await services(request).dispatcher.run(call, toolset, context, NoJournal())
     tool = toolset.find(name)
     tool_id = tool.id if tool else None

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from api.bodies import read_json, webhook_url
-from api.context import REQUEST_ID, caller, services
+from api.context import call_context, caller, services
 from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.bootstrap import Services
@@ -17,7 +17,7 @@ from qlaud_actors.tools import meta, store
 from qlaud_actors.tools.builtins.model import AuthMode, Offer
 from qlaud_actors.tools.builtins.registration import Registration, registered
 from qlaud_actors.tools.dispatch import NoJournal
-from qlaud_actors.tools.model import CallContext, Effect, Tool, ToolCall
+from qlaud_actors.tools.model import Effect, Tool, ToolCall
 from qlaud_actors.tools.registry import reachable_tools
 from qlaud_actors.tools.schema import check_definition
 
@@ -149,7 +149,7 @@ async def _run_meta(request: web.Request, name: str) -> web.Response:
     key, hub = caller(request), services(request)
     arguments = await read_json(request, dict[str, Any])
     toolset = await reachable_tools(hub.pool, hub.vault, key.account_id)
-    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id, key_id=key.id)
+    context = call_context(request)
     call_id = new_call_id()
     call = ToolCall(call_id, call_id, name, arguments)
     outcome = await hub.dispatcher.run(call, toolset, context, NoJournal())

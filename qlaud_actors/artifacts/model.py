@@ -22,10 +22,10 @@ class Artifact:
     content: bytes | None = None
 
 
-def owner_of(end_user_id: str | None, thread_id: uuid.UUID | None, key_id: uuid.UUID | None) -> str | None:
-    """Whose an artifact is: the end user's where there is one, else the thread's, else the key's."""
+def owner_of(end_user_id: str | None, thread_id: uuid.UUID | None, key_id: uuid.UUID | None) -> str:
+    """Whose an artifact is: an end user's, else a thread's, else a standard key's, else the account's."""
     if end_user_id is not None:
         return f"user:{end_user_id}"
     if thread_id is not None:
         return f"thread:{thread_id}"
-    return f"key:{key_id}" if key_id else None
+    return f"key:{key_id}" if key_id else "account"

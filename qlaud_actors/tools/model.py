@@ -84,8 +84,8 @@ class CallContext:
     thread_id: uuid.UUID | None = None
     turn_id: uuid.UUID | None = None
     end_user_id: str | None = None
-    key_id: uuid.UUID | None = None
-    """Of a call over REST, which no thread owns."""
+    own_key_id: uuid.UUID | None = None
+    """Of a standard key, which does not stand for the account itself."""
 
 
 class RemoteCaller(Protocol):

@@ -3,7 +3,7 @@
 CREATE TABLE artifacts (
     id          uuid PRIMARY KEY,
     account_id  uuid NOT NULL REFERENCES accounts,
-    owner       text NOT NULL,                   -- user:<end user>, thread:<id> or key:<id>
+    owner       text NOT NULL,                   -- user:<end user>, thread:<id>, key:<id> or account
     thread_id   uuid,                            -- where it was made
     name        text NOT NULL,
     mime        text NOT NULL,

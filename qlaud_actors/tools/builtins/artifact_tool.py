@@ -9,21 +9,18 @@ from qlaud_actors.artifacts.model import MAX_TEXT_BYTES, Artifact, owner_of
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.tools.model import CallContext, ToolOutcome
 
-NOBODY = "There is nobody to keep this for: the call has neither an end user nor a thread."
 FULL = "Nothing was stored: there is no room for more. Store less, or under a name that is there already."
 DOWNLOAD = "/v1/artifacts/{}/download"
 
 
-def owner(context: CallContext) -> str | None:
+def owner(context: CallContext) -> str:
     """Whose the artifacts of a call are."""
-    return owner_of(context.end_user_id, context.thread_id, context.key_id)
+    return owner_of(context.end_user_id, context.thread_id, context.own_key_id)
 
 
 async def run(pool: Pool, arguments: dict[str, Any], context: CallContext) -> ToolOutcome:
     """Store, retrieve or list."""
     whose, name = owner(context), arguments.get("name")
-    if whose is None:
-        return _failed(NOBODY)
     if arguments["action"] == "list":
         found = await store.list_(pool, context.account_id, whose, name or "")
         return ToolOutcome({"artifacts": [_listed(artifact) for artifact in found]})

@@ -15,7 +15,7 @@ from qlaud_actors.tools.builtins.calculator import calculate
 from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.model import Offer
 from qlaud_actors.tools.builtins.template import TemplateProblem
-from qlaud_actors.tools.builtins.vendor import no_answer, run_action
+from qlaud_actors.tools.builtins.vendor import VendorTools, no_answer
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.secrets import NOT_ON_RECORD, opened
 from qlaud_actors.tools.store import session_metadata
@@ -29,14 +29,15 @@ class BuiltinCaller:
     def __init__(
         self,
         builtins: Builtins,
-        sender: Sender,
+        vendors: VendorTools,
         pool: Pool,
         *,
         allow_private: bool,
         openai_base_url: str | None = None,
     ) -> None:
         self.builtins = builtins
-        self._sender = sender
+        self._vendors = vendors
+        self._sender: Sender = vendors.sender
         self._pool = pool
         self._allow_private = allow_private
         self._openai_base_url = openai_base_url
@@ -70,7 +71,7 @@ class BuiltinCaller:
     ) -> ToolOutcome:
         match offer.builtin.code:
             case None:
-                return await run_action(offer, tool, call, config, self._sender, self.builtins.connectors)
+                return await self._vendors.run(offer, tool, call, config, context)
             case "calculator":
                 return calculate(call.input["expression"])
             case "artifacts":
@@ -109,9 +110,6 @@ class BuiltinCaller:
     async def _picture(
         self, tool: Tool, call: ToolCall, config: Mapping[str, str], context: CallContext
     ) -> ToolOutcome:
-        whose = artifact_tool.owner(context)
-        if whose is None:  # asked before any money is spent
-            return _failed(artifact_tool.NOBODY)
         request = image.request(config, call.input, self._openai_base_url)
         try:
             trusted = self._openai_base_url is not None
@@ -122,6 +120,7 @@ class BuiltinCaller:
         except image.NoPicture as problem:
             return _failed(str(problem))
         name = f"image-{call.id}.{mime.rpartition('/')[2]}"
+        whose = artifact_tool.owner(context)
         kept = await artifacts.keep(
             self._pool, context.account_id, whose, name, mime, content, context.thread_id
         )

@@ -1,30 +1,41 @@
-"""A built-in that is an action of a connector, on the account's own credential.
+"""A built-in that is an action of a connector: on the account's own credential, or on an end user's.
 
-A vendor that says "too much at once" has done nothing, so it is asked again; one that is in trouble, or
-did not answer, is asked again only when the action may be repeated.
+The first is in the tool's configuration, the second is a connection like any other. What may be repeated
+is decided as for all actions of connectors (`connectors/execute.py`).
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from qlaud_actors.connectors.answer import Answer, shaped
-from qlaud_actors.connectors.catalog import ConnectorCatalog
-from qlaud_actors.connectors.request import Access, RequestProblem, build
+from qlaud_actors.connectors.answer import shaped
+from qlaud_actors.connectors.connection import Owner
+from qlaud_actors.connectors.execute import (
+    ATTEMPTS,
+    EXPIRED,
+    NOT_CONNECTED,
+    ActionCall,
+    Executor,
+    Result,
+    Verdict,
+    broken,
+    judge,
+)
+from qlaud_actors.connectors.request import Access, Request, RequestProblem, build
 from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.outbound.retry import RetryPolicy, within
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.builtins.model import Offer
-from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.schema import problems
 from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED
 
-ATTEMPTS = 3
-"""For one call in all."""
-
 Sleep = Callable[[float], Awaitable[None]]
+
+REGISTER_AGAIN = "The developer has to register this tool again with a credential that works."
 
 
 def access_of(offer: Offer, config: Mapping[str, str]) -> Access:
@@ -43,72 +54,85 @@ def arguments_of(offer: Offer, config: Mapping[str, str], given: Mapping[str, An
     return {**given, **{name: _typed(properties[name], value) for name, value in decided.items()}}
 
 
-async def run_action(
-    offer: Offer,
-    tool: Tool,
-    call: ToolCall,
-    config: Mapping[str, str],
-    sender: Sender,
-    connectors: ConnectorCatalog,
-    sleep: Sleep = asyncio.sleep,
-) -> ToolOutcome:
-    """The outcome of one call; whatever goes wrong is an outcome in words for the model."""
-    connector, action = offer.connector, offer.action
-    assert connector is not None
-    assert action is not None
-    arguments, access = arguments_of(offer, config, call.input), access_of(offer, config)
-    if wrong := problems(offer.whole_schema, arguments):
-        return _failed("The call was not made, because its input does not fit. " + "; ".join(wrong))
-    override = connectors.overrides.get(connector.slug)
-    try:
-        request = build(connector, action, arguments, access, idempotency_key=call.id, override=override)
-    except RequestProblem as problem:
-        return _failed(f"The call was not made: {problem}")
+@dataclass(frozen=True, slots=True)
+class VendorTools:
+    """Runs them; one for each process."""
 
-    async def once() -> Answer:
-        received = await sender.send(request, trusted=override is not None, seconds=tool.timeout_ms / 1000)
-        return shaped(connector, action, arguments, received, access.spelled())
+    sender: Sender
+    overrides: Mapping[str, str]
+    executor: Executor
+    sleep: Sleep = asyncio.sleep
 
-    return await _attempts(once, tool, connector.name, sleep)
+    async def run(
+        self, offer: Offer, tool: Tool, call: ToolCall, config: Mapping[str, str], context: CallContext
+    ) -> ToolOutcome:
+        """The outcome of one call; whatever goes wrong is an outcome in words for the model."""
+        connector, action = offer.connector, offer.action
+        assert connector is not None
+        assert action is not None
+        arguments = arguments_of(offer, config, call.input)
+        if wrong := problems(offer.whole_schema, arguments):
+            return _failed("The call was not made, because its input does not fit. " + "; ".join(wrong))
+        if tool.auth_mode == "per_user":
+            owner = Owner(context.account_id, context.end_user_id)
+            asked = ActionCall(call.id, owner, connector.slug, action.name, arguments)
+            return _told(offer, await self.executor.run(asked))
+        access, override = access_of(offer, config), self.overrides.get(connector.slug)
+        try:
+            request = build(connector, action, arguments, access, idempotency_key=call.id, override=override)
+        except RequestProblem as problem:
+            return _failed(f"The call was not made: {problem}")
+        attempt = _Attempt(offer, arguments, access, request, trusted=override is not None)
+        return _told(offer, await self._attempts(attempt, tool.timeout_ms / 1000))
 
-
-async def _attempts(
-    once: Callable[[], Awaitable[Answer]], tool: Tool, name: str, sleep: Sleep
-) -> ToolOutcome:
-    seconds = tool.timeout_ms / 1000
-    deadline, policy = time.monotonic() + seconds, RetryPolicy(ATTEMPTS)
-    outcome: ToolOutcome | None = None
-    try:
-        async with asyncio.timeout(seconds):
-            for number in range(1, ATTEMPTS + 1):
-                outcome = None
-                outcome, again, asked = await _attempt(once, tool, name)
-                wait = policy.wait(number, asked, random.random) if again else None
-                pause = None if wait is None else within(wait, asked or 0.0, deadline - time.monotonic())
-                if pause is None:
-                    break
-                await sleep(pause)
-    except TimeoutError:
-        return outcome or no_answer(name, SendFailed(f"none within {seconds:g} s", sent=True), tool)
-    assert outcome is not None
-    return outcome
+    async def _attempts(self, attempt: "_Attempt", seconds: float) -> Result:
+        """Try until a verdict stands, attempts are spent, or the time is."""
+        deadline, policy, number = time.monotonic() + seconds, RetryPolicy(ATTEMPTS), 1
+        while True:
+            left = deadline - time.monotonic()
+            verdict = await attempt.make(self.sender, max(left, 0.1))
+            wait = policy.wait(number, verdict.retry_after, random.random)
+            left = deadline - time.monotonic()
+            pause = None if wait is None else within(wait, verdict.retry_after or 0.0, left)
+            if not verdict.retry or pause is None:
+                return verdict.result
+            await self.sleep(pause)
+            number += 1
 
 
-async def _attempt(
-    once: Callable[[], Awaitable[Answer]], tool: Tool, name: str
-) -> tuple[ToolOutcome, bool, float | None]:
-    """What came of it, whether another attempt is safe and may help, and how long the vendor asks to wait."""
-    harmless = tool.effect != "write"
-    try:
-        answer = await once()
-    except SendFailed as failed:
-        again = not failed.permanent and (harmless or not failed.sent)
-        return no_answer(name, failed, tool), again, None
-    failure = answer.failure
-    if failure is None:
-        return ToolOutcome(answer.output), False, None
-    again = failure.kind == "rate_limited" or (failure.kind == "unavailable" and harmless)
-    return _failed(failure.message), again, failure.retry_after_s
+@dataclass(frozen=True, slots=True, repr=False)
+class _Attempt:
+    """What all attempts of a call have in common."""
+
+    offer: Offer
+    arguments: Mapping[str, Any]
+    access: Access
+    request: Request
+    trusted: bool
+
+    async def make(self, sender: Sender, seconds: float) -> Verdict:
+        connector, action = self.offer.connector, self.offer.action
+        assert connector is not None
+        assert action is not None
+        try:
+            received = await sender.send(self.request, trusted=self.trusted, seconds=seconds)
+        except SendFailed as failed:
+            return broken(connector, action, failed)
+        answer = shaped(connector, action, self.arguments, received, self.access.spelled())
+        return judge(connector, action, answer, received)
+
+
+def _told(offer: Offer, result: Result) -> ToolOutcome:
+    """A result as the model reads it."""
+    if result.code is None:
+        return ToolOutcome(result.output)
+    words, connector = str(result.output), offer.connector
+    if connector and result.code in (NOT_CONNECTED, EXPIRED):
+        name = f"qlaud-mcp/{connector.slug}"
+        words += f" Use qlaud_manage_connections to `connect` the tool `{name}`, and give the user the link."
+    if result.code == "reconnect":
+        words += f" {REGISTER_AGAIN}"
+    return _failed(f"{words} {MAY_HAVE_HAPPENED}" if result.unsure else words)
 
 
 def _typed(definition: Mapping[str, Any], value: str) -> Any:
