@@ -33,7 +33,7 @@ from qlaud_actors.tools.model import CallContext, McpServer, Tool, ToolCall
 from qlaud_actors.tools.webhook import WebhookCaller
 
 Entry: TypeAlias = Callable[[Session, bool, str], Awaitable[str]]
-"""Requests a URL through a session, where private hosts are allowed or not; gives the words of the failure."""
+"""Requests a URL through a session, private hosts allowed or not; gives the words of the failure."""
 
 CALL = ToolCall("call_1", "toolu_1", "t", {})
 CONTEXT = CallContext(uuid.UUID(int=1), "req_1")
@@ -138,28 +138,34 @@ ENTRIES: list[Entry] = [webhook, mcp_server, http_call, connection]
 
 HOSTS = [
     # Loopback, in every spelling that some parser takes for it.
-    *("127.0.0.1", "127.0.0.1:8080", "127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1", "017700000001"),
-    *("127.0.0.1.", "0", "0.0.0.0", "localhost", "LOCALHOST", "localhost.", "a.localhost", "[::1]", "[::]"),
+    *("127.0.0.1", "127.0.0.1:8080", "127.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1"),
+    *("017700000001", "127.0.0.1.", "0", "0.0.0.0", "localhost", "LOCALHOST", "localhost."),
+    *("a.localhost", "[::1]", "[::]"),
     # An IPv4 address within an IPv6 one: mapped, translated, compatible, NAT64, 6to4, Teredo.
-    *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:0:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]"),
-    *("[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2001:0:4136:e378:8000:63bf:80ff:fffe]", "[::ffff:169.254.169.254]"),
-    *("[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]"),
+    *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::ffff:0:127.0.0.1]", "[::127.0.0.1]"),
+    *("[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]"),
+    *("[2001:0:4136:e378:8000:63bf:80ff:fffe]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]"),
+    "[2002:a9fe:a9fe::1]",
     # Private, carriers', link-local, unique local, reserved, multicast, broadcast.
-    *("10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "169.254.1.1", "[fe80::1]"),
-    *("[fe80::1%25eth0]", "[fe80::1%eth0]", "[fec0::1]", "[fc00::1]", "[fd12::1]", "192.0.0.1", "192.0.2.1"),
-    *("198.18.0.1", "198.51.100.1", "203.0.113.1", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"),
-    *("[ff02::1]", "[100::1]", "[2001:db8::1]", "[3fff::1]", "[5f00::1]"),
+    *("10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "169.254.1.1"),
+    *("[fe80::1]", "[fe80::1%25eth0]", "[fe80::1%eth0]", "[fec0::1]", "[fc00::1]", "[fd12::1]"),
+    *("192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "192.88.99.1"),
+    *("224.0.0.1", "240.0.0.1", "255.255.255.255", "[ff02::1]", "[100::1]", "[2001:db8::1]"),
+    *("[3fff::1]", "[5f00::1]"),
     # Where clouds keep credentials.
-    *("169.254.169.254", "169.254.170.2", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "[fd00:ec2::254]"),
-    *("100.100.100.200", "168.63.129.16", "192.0.0.192", "metadata", "metadata.google.internal", "metadata.goog"),
-    *("METADATA.google.internal.", "instance-data", "[fd20:ce::254]"),
+    *("169.254.169.254", "169.254.170.2", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"),
+    *("[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "192.0.0.192", "metadata"),
+    *("metadata.google.internal", "metadata.goog", "METADATA.google.internal.", "instance-data"),
+    "[fd20:ce::254]",
     # Neighbours.
-    *("db", "kubernetes", "host.docker.internal", "api.default.svc", "api.default.svc.cluster.local", "nas.local"),
+    *("db", "kubernetes", "host.docker.internal", "api.default.svc", "api.default.svc.cluster.local"),
+    "nas.local",
     # Disguises of the host.
-    *("user@127.0.0.1", "eu.vendor.example@127.0.0.1", "eu.vendor.example:x@10.0.0.1", "127.0.0.1#.vendor.example"),
-    *("127.0.0.1\\@eu.vendor.example", "eu.vendor.example\\@127.0.0.1", "127.0.0.1%2f.vendor.example"),
-    *("%31%32%37.0.0.1", "１２７.0.0.1", "127。0。0。1", "①②⑦.0.0.1", "ⓛocalhost", "127.0.0.1 .vendor.example"),
-    *("127.0.0.1\t", "127.0.0.1\r\nHost:x", "eu.vendor.example,127.0.0.1", "[::1", "a..vendor.example"),
+    *("user@127.0.0.1", "eu.vendor.example@127.0.0.1", "eu.vendor.example:x@10.0.0.1"),
+    *("127.0.0.1#.vendor.example", "127.0.0.1\\@eu.vendor.example", "eu.vendor.example\\@127.0.0.1"),
+    *("127.0.0.1%2f.vendor.example", "%31%32%37.0.0.1", "１２７.0.0.1", "127。0。0。1", "①②⑦.0.0.1"),
+    *("ⓛocalhost", "127.0.0.1 .vendor.example", "127.0.0.1\t", "127.0.0.1\r\nHost:x"),
+    *("eu.vendor.example,127.0.0.1", "[::1", "a..vendor.example"),
 ]  # fmt: skip
 RESOLVED = [
     *("127.0.0.1", "10.1.2.3", "172.20.0.1", "192.168.0.9", "100.64.1.1", "169.254.169.254", "0.0.0.0"),
@@ -235,7 +241,8 @@ async def test_a_connection_is_held_to_its_vendor_at_every_call(pool: Pool, vaul
         connections = Connections(pool, vault, catalog, sender)
         executor = Executor(catalog, connections, Credentials(pool, vault, None), sender, no_wait)
         await pool.execute(
-            "INSERT INTO connections (id, account_id, connector, scheme, settings, connected_as, vendor_account_id)"
+            "INSERT INTO connections"
+            " (id, account_id, connector, scheme, settings, connected_as, vendor_account_id)"
             " VALUES ($1, $2, 'acme', 0, $3, 'x', 'x')",
             uuid.uuid4(),
             ACCOUNT,
