@@ -197,7 +197,7 @@ def _tools(settings: Settings, pool: Pool, vault: Vault, session: Session, opera
         VendorTools(sender, connectors.overrides, executor),
         pool,
         allow_private=allow_private,
-        openai_base_url=settings.environ.get("OPENAI_BASE_URL"),
+        openai_base_url=settings.environ.get("QLAUD_BUILTIN_BASE_URL_IMAGE_GENERATION"),
     )
     mcp = McpCaller(McpClient(session, allow_private=allow_private))
     return _Tools(WebhookCaller(session, allow_private), mcp, builtins)
