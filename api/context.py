@@ -22,7 +22,7 @@ def caller(request: web.Request) -> ApiKey:
 
 
 def call_context(request: web.Request) -> CallContext:
-    """On whose behalf a tool is called over REST."""
+    """On whose behalf tools are called outside a turn."""
     key = caller(request)
     own_key_id = None if key.scope == "admin" else key.id
     return CallContext(

@@ -4,7 +4,7 @@ knows all concrete classes. The API and the workers call the same function.
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -15,11 +15,13 @@ from redis.exceptions import RedisError
 from qlaud_actors import jobs
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
+from qlaud_actors.connectors import links
 from qlaud_actors.connectors.catalog import ConnectorCatalog
-from qlaud_actors.connectors.connections import Connections
+from qlaud_actors.connectors.connections import Connections, Owner
 from qlaud_actors.connectors.credentials import Credentials
 from qlaud_actors.connectors.execute import Executor
 from qlaud_actors.connectors.sending import VendorSender
+from qlaud_actors.connectors.sign_in import SignIn
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.conversation.bus import Bus
@@ -47,14 +49,29 @@ from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.builtins.caller import BuiltinCaller
 from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.vendor import VendorTools
+from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
+from qlaud_actors.tools.model import Kind, RemoteCaller, Tool
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
 
 PRESENCE = 3
 """A process is taken for dead after so many leases of a turn: it may hold a thousand calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendors:
+    """What connects accounts at vendors and calls them."""
+
+    catalog: ConnectorCatalog
+    connections: Connections
+    sign_in: SignIn
+    caller: ConnectorCaller
+    desk: ConnectionDesk
+    builtins: BuiltinCaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,12 @@ class Services:
     fallback: Fallback
     mcp: McpCaller
     builtins: Builtins
+    connectors: ConnectorCatalog
+    connector_tools: tuple[Tool, ...]
+    """The actions of `connectors`."""
+    connections: Connections
+    sign_in: SignIn
+    desk: ConnectionDesk
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
@@ -124,6 +147,7 @@ class Services:
             limits=self.limits,
             vault=self.vault,
             dispatcher=self.dispatcher,
+            connectors=self.connector_tools,
             wake=self.wake,
         )
 
@@ -139,22 +163,20 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(redis.aclose)
         broker = jobs.make_broker(redis_url)
         stack.callback(broker.close)
-        client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
-        operators = _kept(stack, open_guarded_session(allow_private=True))
+        mcp = McpCaller(McpClient(webhooks, allow_private=settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
-        for started in (prices, publisher, bus):
-            await started.start()
-        caller, fallback = Caller(client, catalog), Fallback(RetryPolicy(settings.provider_attempts))
+        await _start(prices, publisher, bus)
+        caller = Caller(_kept(stack, open_client()), catalog)
+        fallback = Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
-        keyring = Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
-        vault = _kept(stack, Vault(keyring, pool, process))
-        tools = _tools(settings, pool, vault, webhooks, operators)
+        vault = _kept(stack, Vault(_keyring(settings), pool, process))
+        vendors = _open_vendors(stack, settings, pool, vault, webhooks)
         yield Services(
             settings=settings,
             pool=pool,
@@ -166,9 +188,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
-            mcp=tools.mcp,
-            builtins=tools.builtins.builtins,
-            dispatcher=Dispatcher({"webhook": tools.webhooks, "mcp": tools.mcp, "builtin": tools.builtins}),
+            mcp=mcp,
+            builtins=vendors.builtins.builtins,
+            connectors=vendors.catalog,
+            connector_tools=connector_tools(vendors.catalog),
+            connections=vendors.connections,
+            sign_in=vendors.sign_in,
+            desk=vendors.desk,
+            dispatcher=_dispatcher(settings, webhooks, mcp, vendors),
             publisher=publisher,
             bus=bus,
             relay=relay,
@@ -178,29 +205,53 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Tools:
-    webhooks: WebhookCaller
-    mcp: McpCaller
-    builtins: BuiltinCaller
-
-
-def _tools(settings: Settings, pool: Pool, vault: Vault, session: Session, operators: Session) -> _Tools:
-    """What calls tools; `operators` is a session for addresses that are the operator's word."""
+def _open_vendors(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    vault: Vault,
+    guarded: Session,
+) -> Vendors:
+    catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
+    operators = _kept(stack, open_guarded_session(allow_private=True))
     allow_private = settings.allow_private_webhooks
-    connectors = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
-    sender = VendorSender(session, operators, allow_private=allow_private)
-    connections = Connections(pool, vault, connectors, sender)
-    executor = Executor(connectors, connections, Credentials(pool, vault, None), sender)
+    sender = VendorSender(guarded, operators, allow_private=allow_private)
+    connections = Connections(pool, vault, catalog, sender)
+    sign_in = SignIn(catalog, sender, settings.base_url)
+    credentials = _kept(stack, Credentials(pool, vault, sign_in))
+
+    def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:
+        return links.create(pool, owner, connector, settings.base_url)
+
+    executor = Executor(catalog, connections, credentials, sender)
     builtins = BuiltinCaller(
-        Builtins.load(connectors),
-        VendorTools(sender, connectors.overrides, executor),
+        Builtins.load(catalog),
+        VendorTools(sender, catalog.overrides, executor),
         pool,
         allow_private=allow_private,
         openai_base_url=settings.environ.get("QLAUD_BUILTIN_BASE_URL_IMAGE_GENERATION"),
     )
-    mcp = McpCaller(McpClient(session, allow_private=allow_private))
-    return _Tools(WebhookCaller(session, allow_private), mcp, builtins)
+    desk = ConnectionDesk(catalog, connections, make_link)
+    return Vendors(catalog, connections, sign_in, ConnectorCaller(executor), desk, builtins)
+
+
+async def _start(*followers: PriceFollower | Publisher | Bus) -> None:
+    for follower in followers:
+        await follower.start()
+
+
+def _keyring(settings: Settings) -> Keyring:
+    return Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
+
+
+def _dispatcher(settings: Settings, guarded: Session, mcp: McpCaller, vendors: Vendors) -> Dispatcher:
+    callers: dict[Kind, RemoteCaller] = {
+        "webhook": WebhookCaller(guarded, settings.allow_private_webhooks),
+        "mcp": mcp,
+        "connector": vendors.caller,
+        "builtin": vendors.builtins,
+    }
+    return Dispatcher(callers, vendors.desk)
 
 
 class _Closable(Protocol):

@@ -15,6 +15,7 @@ import msgspec
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
+from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.model import (
     CallContext,
     CallJournal,
@@ -64,8 +65,9 @@ class Scope:
 class Dispatcher:
     """Runs calls; one for each process."""
 
-    def __init__(self, callers: Mapping[Kind, RemoteCaller]) -> None:
+    def __init__(self, callers: Mapping[Kind, RemoteCaller], desk: ConnectionDesk | None = None) -> None:
         self._callers = callers
+        self._desk = desk
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -91,6 +93,8 @@ class Dispatcher:
                 outcome = await scope.journal.client_result(call, tool)
             case "meta" if tool.name == meta.EXECUTE:
                 return await self._multi_execute(call, scope)  # its parts are trimmed, so it stays JSON
+            case "meta" if tool.name == meta.CONNECTIONS:
+                outcome = await self._connections(call, scope)
             case "meta":
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
             case _:
@@ -103,6 +107,15 @@ class Dispatcher:
         except Exception:
             logger.exception("tool_crashed", tool_id=tool.id, call_id=call.id)
             return _failed(f"The tool failed on this server's side. {MAY_HAVE_HAPPENED}")
+
+    async def _connections(self, call: ToolCall, scope: Scope) -> ToolOutcome:
+        if self._desk is None:
+            return _failed("Connections are not offered here.")
+        try:
+            return await self._desk.answer(call.input, scope.toolset, scope.context)
+        except Exception:
+            logger.exception("connections_crashed", call_id=call.id)
+            return _failed("The connections could not be read or changed just now. Try again later.")
 
     async def _multi_execute(self, call: ToolCall, scope: Scope) -> ToolOutcome:
         """Run the inner calls, each journaled under `<id>.<n>`; results in the order of the calls."""

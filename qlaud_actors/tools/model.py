@@ -10,7 +10,7 @@ from qlaud_actors.settings import Secret
 Effect: TypeAlias = Literal["read", "idempotent", "write"]
 """What a repetition may do: nothing, the same thing, or a second thing."""
 
-Kind: TypeAlias = Literal["webhook", "mcp", "builtin", "meta", "client"]
+Kind: TypeAlias = Literal["webhook", "mcp", "builtin", "connector", "meta", "client"]
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
 
 
@@ -55,6 +55,11 @@ class Tool:
     shared: bool = True
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0
+
+    @property
+    def wire_kind(self) -> str:
+        """As callers know it (reference 5.2): actions of connectors are tools of MCP servers to them."""
+        return "mcp" if self.kind == "connector" else self.kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,7 @@ async def test_a_vendors_failure_is_words_without_the_credential(office: Office)
     office.vendor.answers = [says({"error": {"detail": "no BSA-secret-1234"}}, 422)]
     refused = await office.call("web-search", query="x")
     assert refused.is_error
-    assert "no [hidden]" in refused.output
+    assert "no [hidden]" in refused.output["message"]
     office.vendor.bodies.clear()
     office.vendor.answers = [hangs_up, says({"web": {"results": []}})]
     assert await office.call("web-search", query="x") == ToolOutcome({"items": []})
@@ -269,7 +269,7 @@ async def test_a_vendors_failure_is_words_without_the_credential(office: Office)
     await office.register("slack-post-message")
     office.vendor.answers = [hangs_up]
     lost = await office.call("slack-post-message", text="x")
-    assert "may or may not have taken effect" in lost.output
+    assert "may or may not have taken effect" in lost.output["message"]
     assert len(office.vendor.bodies) == 1
 
 
@@ -281,7 +281,7 @@ async def test_an_end_user_brings_the_credential(office: Office) -> None:
     assert (made["auth_mode"], made["timeout_ms"]) == ("per_user", 5000)
     missing = await office.call("slack-post-message", text="Hi")
     assert missing.is_error
-    assert "qlaud-mcp/slack" in missing.output
+    assert (missing.output["error"], missing.output["tool"]) == ("not_connected", "qlaud-mcp/slack")
     office.vendor.answers = [says({"ok": True, "user": "ada", "team": "A", "team_id": "T", "user_id": "U"})]
     await office.connections.connect(Owner(ACCOUNT, "ada"), "slack", 0, {"token": "xoxb-of-ada-12345"})
     assert not (await office.call("slack-post-message", text="Hi")).is_error

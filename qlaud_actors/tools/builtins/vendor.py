@@ -8,15 +8,12 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qlaud_actors.connectors.answer import shaped
-from qlaud_actors.connectors.connection import Owner
 from qlaud_actors.connectors.execute import (
     ATTEMPTS,
-    EXPIRED,
-    NOT_CONNECTED,
     ActionCall,
     Executor,
     Result,
@@ -29,6 +26,7 @@ from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.outbound.retry import RetryPolicy, within
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.builtins.model import Offer
+from qlaud_actors.tools.connector import outcome_of, owner_of
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.schema import problems
 from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED
@@ -74,16 +72,18 @@ class VendorTools:
         if wrong := problems(offer.whole_schema, arguments):
             return _failed("The call was not made, because its input does not fit. " + "; ".join(wrong))
         if tool.auth_mode == "per_user":
-            owner = Owner(context.account_id, context.end_user_id)
-            asked = ActionCall(call.id, owner, connector.slug, action.name, arguments)
-            return _told(offer, await self.executor.run(asked))
+            asked = ActionCall(call.id, owner_of(context), connector.slug, action.name, arguments)
+            return outcome_of(connector.slug, await self.executor.run(asked))
         access, override = access_of(offer, config), self.overrides.get(connector.slug)
         try:
             request = build(connector, action, arguments, access, idempotency_key=call.id, override=override)
         except RequestProblem as problem:
             return _failed(f"The call was not made: {problem}")
         attempt = _Attempt(offer, arguments, access, request, trusted=override is not None)
-        return _told(offer, await self._attempts(attempt, tool.timeout_ms / 1000))
+        result = await self._attempts(attempt, tool.timeout_ms / 1000)
+        if result.code == "reconnect":
+            result = replace(result, output=f"{result.output} {REGISTER_AGAIN}")
+        return outcome_of(connector.slug, result)
 
     async def _attempts(self, attempt: "_Attempt", seconds: float) -> Result:
         """Try until a verdict stands, attempts are spent, or the time is."""
@@ -120,19 +120,6 @@ class _Attempt:
             return broken(connector, action, failed)
         answer = shaped(connector, action, self.arguments, received, self.access.spelled())
         return judge(connector, action, answer, received)
-
-
-def _told(offer: Offer, result: Result) -> ToolOutcome:
-    """A result as the model reads it."""
-    if result.code is None:
-        return ToolOutcome(result.output)
-    words, connector = str(result.output), offer.connector
-    if connector and result.code in (NOT_CONNECTED, EXPIRED):
-        name = f"qlaud-mcp/{connector.slug}"
-        words += f" Use qlaud_manage_connections to `connect` the tool `{name}`, and give the user the link."
-    if result.code == "reconnect":
-        words += f" {REGISTER_AGAIN}"
-    return _failed(f"{words} {MAY_HAVE_HAPPENED}" if result.unsure else words)
 
 
 def _typed(definition: Mapping[str, Any], value: str) -> Any:
