@@ -26,6 +26,7 @@ from api.routes import (
     model_responses,
     models,
     prices,
+    rights,
     stripe_meter,
     threads,
     tools,
@@ -64,4 +65,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     models.routes,
     catalog.routes,
     prices.routes,
+    rights.routes,
 )
