@@ -64,14 +64,15 @@ PRESENCE = 3
 
 @dataclass(frozen=True, slots=True)
 class Vendors:
-    """What connects accounts at vendors and calls them."""
+    """What connects accounts at vendors, and what calls tools."""
 
     catalog: ConnectorCatalog
     connections: Connections
     sign_in: SignIn
-    caller: ConnectorCaller
     desk: ConnectionDesk
-    builtins: BuiltinCaller
+    builtins: Builtins
+    mcp: McpCaller
+    dispatcher: Dispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +165,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         broker = jobs.make_broker(redis_url)
         stack.callback(broker.close)
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
-        mcp = McpCaller(McpClient(webhooks, allow_private=settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
-        await _start(prices, publisher, bus)
+        for started in (prices, publisher, bus):
+            await started.start()
         caller = Caller(_kept(stack, open_client()), catalog)
         fallback = Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
-        vault = _kept(stack, Vault(_keyring(settings), pool, process))
+        vault = _kept(stack, _vault(settings, pool, process))
         vendors = _open_vendors(stack, settings, pool, vault, webhooks)
         yield Services(
             settings=settings,
@@ -188,14 +189,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
-            mcp=mcp,
-            builtins=vendors.builtins.builtins,
+            mcp=vendors.mcp,
+            builtins=vendors.builtins,
             connectors=vendors.catalog,
             connector_tools=connector_tools(vendors.catalog),
             connections=vendors.connections,
             sign_in=vendors.sign_in,
             desk=vendors.desk,
-            dispatcher=_dispatcher(settings, webhooks, mcp, vendors),
+            dispatcher=vendors.dispatcher,
             publisher=publisher,
             bus=bus,
             relay=relay,
@@ -205,6 +206,10 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
+def _vault(settings: Settings, pool: Pool, process: uuid.UUID) -> Vault:
+    return Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else ""), pool, process)
+
+
 def _open_vendors(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
@@ -212,9 +217,9 @@ def _open_vendors(
     vault: Vault,
     guarded: Session,
 ) -> Vendors:
+    allow_private = settings.allow_private_webhooks
     catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
     operators = _kept(stack, open_guarded_session(allow_private=True))
-    allow_private = settings.allow_private_webhooks
     sender = VendorSender(guarded, operators, allow_private=allow_private)
     connections = Connections(pool, vault, catalog, sender)
     sign_in = SignIn(catalog, sender, settings.base_url)
@@ -224,6 +229,8 @@ def _open_vendors(
         return links.create(pool, owner, connector, settings.base_url)
 
     executor = Executor(catalog, connections, credentials, sender)
+    desk = ConnectionDesk(catalog, connections, make_link)
+    mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
     builtins = BuiltinCaller(
         Builtins.load(catalog),
         VendorTools(sender, catalog.overrides, executor),
@@ -231,27 +238,14 @@ def _open_vendors(
         allow_private=allow_private,
         openai_base_url=settings.environ.get("QLAUD_BUILTIN_BASE_URL_IMAGE_GENERATION"),
     )
-    desk = ConnectionDesk(catalog, connections, make_link)
-    return Vendors(catalog, connections, sign_in, ConnectorCaller(executor), desk, builtins)
-
-
-async def _start(*followers: PriceFollower | Publisher | Bus) -> None:
-    for follower in followers:
-        await follower.start()
-
-
-def _keyring(settings: Settings) -> Keyring:
-    return Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
-
-
-def _dispatcher(settings: Settings, guarded: Session, mcp: McpCaller, vendors: Vendors) -> Dispatcher:
     callers: dict[Kind, RemoteCaller] = {
-        "webhook": WebhookCaller(guarded, settings.allow_private_webhooks),
+        "webhook": WebhookCaller(guarded, allow_private),
         "mcp": mcp,
-        "connector": vendors.caller,
-        "builtin": vendors.builtins,
+        "connector": ConnectorCaller(executor),
+        "builtin": builtins,
     }
-    return Dispatcher(callers, vendors.desk)
+    dispatcher = Dispatcher(callers, desk)
+    return Vendors(catalog, connections, sign_in, desk, builtins.builtins, mcp, dispatcher)
 
 
 class _Closable(Protocol):
