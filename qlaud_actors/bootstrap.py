@@ -51,6 +51,7 @@ from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Kind, RemoteCaller, Tool
@@ -244,7 +245,7 @@ def _open_vendors(
         "connector": ConnectorCaller(executor),
         "builtin": builtins,
     }
-    dispatcher = Dispatcher(callers, desk)
+    dispatcher = Dispatcher(callers, KeptCalls(pool), desk)
     return Vendors(catalog, connections, sign_in, desk, builtins.builtins, mcp, dispatcher)
 
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from api.routes import (
     account,
     accounts,
+    approvals,
     artifacts,
     audio,
     auto_topup,
@@ -55,6 +56,7 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     threads.routes,
     branches.routes,
     turns.routes,
+    approvals.routes,
     messages.routes,
     chat_completions.routes,
     embeddings.routes,

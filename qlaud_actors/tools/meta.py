@@ -7,11 +7,11 @@ purely; `qlaud_multi_execute` is carried out by the dispatcher, `qlaud_manage_co
 
 from typing import Any
 
-from qlaud_actors.tools.model import Tool, ToolOutcome, Toolset
+from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolOutcome, Toolset
 from qlaud_actors.tools.search import rank
 
 SEARCH, SCHEMAS = "qlaud_search_tools", "qlaud_get_tool_schemas"
-EXECUTE, CONNECTIONS = "qlaud_multi_execute", "qlaud_manage_connections"
+EXECUTE, CONNECTIONS = MULTI_EXECUTE, "qlaud_manage_connections"
 
 MAX_INTENT = 1000
 DEFAULT_RESULTS, MAX_RESULTS = 8, 25
@@ -70,7 +70,7 @@ SCHEMAS_TOOL = _meta(
 EXECUTE_TOOL = _meta(
     EXECUTE,
     "Run tools by name. Independent calls of one request run in parallel. Every call has its own result, in "
-    "the order of the calls, and may fail alone: look at `is_error` of each.",
+    "the order of the calls, and may fail alone: look at `status` of each.",
     {
         "calls": {
             "type": "array",
@@ -82,6 +82,18 @@ EXECUTE_TOOL = _meta(
                 "properties": {
                     "tool": _text("The tool's name, exactly as found.", minLength=1),
                     "args": {"type": "object", "description": "Its input, as its schema asks."},
+                    "timeout_ms": {
+                        "type": "integer",
+                        "minimum": 100,
+                        "maximum": TIMEOUT_MS,
+                        "description": "Give up earlier than the tool itself would.",
+                    },
+                    "idempotency_key": _text(
+                        "A name of yours for this call: repeated within a day, it is not run again but "
+                        "answered as the first time.",
+                        minLength=1,
+                        maxLength=255,
+                    ),
                 },
                 "required": ["tool"],
             },

@@ -27,6 +27,7 @@ from qlaud_actors.tools.builtins.caller import BuiltinCaller
 from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.store import list_tools
 
@@ -110,7 +111,8 @@ async def office(pool: Pool, vault: Vault) -> AsyncIterator[Office]:
         vendors = VendorTools(sender, connectors.overrides, executor, no_wait)
         caller = BuiltinCaller(builtins, vendors, pool, allow_private=True, openai_base_url=f"{base}/v1")
         settings = Settings(allow_private_webhooks=True)
-        services = {"vault": vault, "builtins": builtins, "dispatcher": Dispatcher({"builtin": caller})}
+        dispatcher = Dispatcher({"builtin": caller}, KeptCalls(pool))
+        services = {"vault": vault, "builtins": builtins, "dispatcher": dispatcher}
         async with front_door(pool, settings=settings, **services) as door:
             yield Office(door, vendor, caller, connections, pool, vault)
 
@@ -383,11 +385,10 @@ async def test_a_picture_is_kept_and_its_address_told(office: Office, pool: Pool
                 assert response.headers["x-content-type-options"] == "nosniff"
     office.vendor.answers = [says({"error": {"message": f"billing of {KEY}"}}, 400)]
     refused = await office.execute("image-generation", user["secret"], prompt="a cat")
-    assert refused == {
-        "tool": "image-generation",
-        "output": "OpenAI made no picture (400): billing of [hidden]",
-        "is_error": True,
-    }
+    assert (refused["output"], refused["is_error"]) == (
+        "OpenAI made no picture (400): billing of [hidden]",
+        True,
+    )
     office.vendor.answers = [says({"data": [{"b64_json": base64.b64encode(b"<script>").decode()}]})]
     assert (await office.execute("image-generation", user["secret"], prompt="a cat"))["is_error"]
     assert await pool.fetchval("SELECT count(*) FROM artifacts") == 1

@@ -20,6 +20,7 @@ from qlaud_actors.settings import Secret
 from qlaud_actors.tools import meta, store
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher, NoJournal
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall
@@ -49,7 +50,7 @@ async def dispatcher(bench: Bench) -> AsyncIterator[Dispatcher]:
         webhooks = WebhookCaller(session, allow_private=False)
         mcp = McpCaller(McpClient(session, allow_private=False))
         callers = {"webhook": webhooks, "mcp": mcp, "connector": ConnectorCaller(bench.executor)}
-        yield Dispatcher(callers, desk)
+        yield Dispatcher(callers, KeptCalls(bench.pool), desk)
 
 
 @pytest.fixture

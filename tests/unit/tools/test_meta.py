@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 import pytest
+from fakes.kept_memory import KeptInMemory
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
 from qlaud_actors.tools.meta import EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
@@ -31,7 +32,7 @@ class Webhooks:
 async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     """The results of a multi_execute."""
     arguments = {"calls": [{"tool": name, "args": {"size": size}} for name, size in calls], **more}
-    dispatcher = Dispatcher({"webhook": webhooks, "mcp": webhooks})
+    dispatcher = Dispatcher({"webhook": webhooks, "mcp": webhooks}, KeptInMemory())
     context = CallContext(uuid.UUID(int=1), "req_1")
     outcome = await dispatcher.run(ToolCall("c", "t", EXECUTE, arguments), TOOLSET, context, NoJournal())
     results: list[dict[str, Any]] = outcome.output["results"]
