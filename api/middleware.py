@@ -32,7 +32,9 @@ logger = log.get_logger(__name__)
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds: not logged."""
 
-PUBLIC_PATHS = PROBES | {"/v1/catalog", "/v1/billing/stripe/webhook", "/v1/billing/topups/done"}
+PUBLIC_PATHS = PROBES.union(
+    ("/v1/catalog", "/v1/builtins", "/v1/billing/stripe/webhook", "/v1/billing/topups/done")
+)
 """Need no key."""
 
 HELD_PATHS = frozenset({"/v1/messages", "/v1/chat/completions", "/v1/responses"})
