@@ -128,7 +128,8 @@ def open_client(timeouts: Timeouts | None = None) -> Client:
 @lru_cache(maxsize=1024)
 def _target(text: str) -> _Target:
     url = URL(text)
-    assert url.raw_host is not None and url.port is not None  # base URLs are checked when they are read
+    assert url.raw_host is not None  # base URLs are checked when they are read
+    assert url.port is not None
     head = (
         f"POST {url.raw_path_qs} HTTP/1.1\r\nhost: {url.host_port_subcomponent}\r\n"
         "accept: */*\r\naccept-encoding: identity\r\nuser-agent: qlaud-actors\r\n"

@@ -180,13 +180,12 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-            if not answer.status and self._head_bytes > MAX_HEAD_BYTES:
-                raise BrokenOff("the headers are too large")
-        except BrokenOff as broken:
-            self._break(answer, broken)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             ours = error.__context__  # what a callback raised
             self._break(answer, ours if isinstance(ours, BrokenOff) else BrokenOff("the answer is not HTTP"))
+        else:
+            if not answer.status and self._head_bytes > MAX_HEAD_BYTES:
+                self._break(answer, BrokenOff("the headers are too large"))
 
     def eof_received(self) -> None:
         """The peer sends no more: where it told no length, the answer ends here."""
