@@ -18,6 +18,7 @@ from qlaud_actors.outbound.http1 import Answer, BrokenOff
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 """More than any model answers; a peer that sends without end is cut."""
 
+
 class OutboundError(Exception):
     """The peer could not be reached or broke off; no headers, keys or bodies are in the message."""
 
