@@ -1,8 +1,8 @@
 """Group commit: the holds and settlements of one process that come at the same time are one statement.
 
 A commit costs the same for one call as for many. Whoever comes while a statement is on its way waits for
-the next one, which leaves as soon as this one is back; who comes alone does not wait. Nothing is answered
-before it is committed.
+the next one, which leaves when this one is back and all who are ready by then have come along; who comes
+alone does not wait. Nothing is answered before it is committed.
 """
 
 import asyncio
