@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
 from api.context import CALLER, REQUEST_ID, services
-from api.errors import error_response
+from api.errors import CONNECT_PATH, error_response
 from qlaud_actors import log, metrics
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.deliveries import outbox
@@ -71,7 +71,7 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method == hdrs.METH_OPTIONS:
             response = _preflight()
         else:
-            if request.path not in PUBLIC_PATHS:
+            if not (request.path in PUBLIC_PATHS or request.path.startswith(CONNECT_PATH)):
                 await _authenticate(request)
             response = await handler(request)
         status = response.status
@@ -152,7 +152,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers = response.headers
     if REQUEST_ID in request:
         headers["x-request-id"] = headers["request-id"] = request[REQUEST_ID]
-    if hdrs.ORIGIN in request.headers:
+    if hdrs.ORIGIN in request.headers and not request.path.startswith(CONNECT_PATH):
         # Keys travel in headers, never in cookies: any origin may ask, none is sent credentials.
         headers["access-control-allow-origin"] = "*"
         headers["access-control-allow-methods"] = CORS_METHODS
