@@ -71,7 +71,9 @@ def find(text: str) -> tuple[Step, ...] | None:
         # The standard module, because the JSON ends somewhere inside the message.
         steps, end = json.JSONDecoder().raw_decode(text, opening.end())
         script = msgspec.convert(steps, tuple[Step, ...])
-    except ValueError as error:
+        for step in script:
+            re.compile(step.quote or "")
+    except (ValueError, re.error) as error:
         raise Refusal(400, f"The script cannot be read: {error}") from None
     if not text[end:].lstrip().startswith(">>"):
         raise Refusal(400, "The script cannot be read: no >> after its JSON")

@@ -44,9 +44,7 @@ def _openapi(document: Any, method: str, path: str) -> dict[str, Any]:
     assert found is not None, path
     item = found[1]
     operation = item[method.lower()]
-    listed = [
-        _resolved(document, p) for p in (*item.get("parameters", ()), *operation.get("parameters", ()))
-    ]
+    listed = [_resolved(document, p) for p in (*item.get("parameters", ()), *operation.get("parameters", ()))]
     parameters = [
         {
             "name": p["name"],

@@ -22,6 +22,7 @@ class Conversation:
     """One vendor's: the double, its credential, and the one action that the user asks for."""
 
     slug: str
+    name: str
     make: Callable[[str], VendorDouble]
     credential: str
     label: str
@@ -77,6 +78,7 @@ CONVERSATIONS = {
     for talk in (
         Conversation(
             slug="linear",
+            name="Linear",
             make=Linear,
             credential="lin_api_canary0Linear0Secret0Value0000000001",
             label="API key",
@@ -95,6 +97,7 @@ CONVERSATIONS = {
         ),
         Conversation(
             slug="github",
+            name="GitHub",
             make=GitHub,
             credential="github_pat_canary0GitHub0Secret0Value000000002",
             label="Personal access token",
@@ -108,6 +111,7 @@ CONVERSATIONS = {
         ),
         Conversation(
             slug="notion",
+            name="Notion",
             make=Notion,
             credential="ntn_canary0Notion0Secret0Value0000000000003",
             label="Internal integration secret",
@@ -121,6 +125,7 @@ CONVERSATIONS = {
         ),
         Conversation(
             slug="slack",
+            name="Slack",
             make=Slack,
             credential="xoxb-canary-Slack-Secret-Value-0000000004",
             label="OAuth token",
@@ -134,6 +139,7 @@ CONVERSATIONS = {
         ),
         Conversation(
             slug="stripe",
+            name="Stripe",
             make=Stripe,
             credential="rk_test_canary0Stripe0Secret0Value00000005",
             label="Restricted or secret key",

@@ -33,9 +33,7 @@ TokenAnswer = Callable[[web.Request, str | None, str], web.Response]
 """From the request, what is wrong with it (None: nothing) and the scope to the vendor's answer."""
 
 
-def oauth_pages(
-    server: web.Application, app: App, authorize: str, token: str, answer: TokenAnswer
-) -> None:
+def oauth_pages(server: web.Application, app: App, authorize: str, token: str, answer: TokenAnswer) -> None:
     """Add both addresses."""
 
     async def show(request: web.Request) -> web.Response:
