@@ -115,8 +115,8 @@ async def create_thread(request: web.Request) -> web.Response:
     body = await read_json(request, ThreadBody, allow_empty=True)
     new = threads.NewThread(**msgspec.structs.asdict(body))
     for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
-        _check_text(name, getattr(new, name))
-    _check_metadata(new.metadata)
+        check_text(name, getattr(new, name))
+    check_metadata(new.metadata)
     thread = await threads.create(services(request).pool, caller(request), new)
     return json_response(thread_object(thread), status=201)
 
@@ -156,8 +156,8 @@ async def patch_thread(request: web.Request) -> web.Response:
     body = await read_json(request, ThreadPatch)
     metadata = None if body.metadata is msgspec.UNSET else body.metadata
     title = None if body.title is msgspec.UNSET else body.title
-    _check_metadata(metadata)
-    _check_text("title", title)
+    check_metadata(metadata)
+    check_text("title", title)
     thread = await threads.change(
         services(request).pool,
         caller(request),
@@ -215,6 +215,8 @@ def thread_object(thread: Thread) -> dict[str, object]:
         "default_mode": thread.default_mode,
         "default_model": thread.default_model,
         "latest_claude_sid": None,
+        "parent_thread_id": str(thread.parent_thread_id) if thread.parent_thread_id else None,
+        "branched_at_seq": thread.branched_at_seq,
         "created_at": thread.created_at_ms,
         "last_active_at": thread.last_active_at_ms,
     }
@@ -244,13 +246,15 @@ async def _cursor(request: web.Request) -> uuid.UUID | None:
     raise InvalidRequest("`after` must be the id of a thread that this key sees.")
 
 
-def _check_text(name: str, value: str | None, limit: int = 512) -> None:
+def check_text(name: str, value: str | None, limit: int = 512) -> None:
+    """Raise InvalidRequest for a text that is too long or holds NUL."""
     if value is not None and len(value) > limit:
         raise InvalidRequest(f"`{name}` must have at most {limit} characters.")
     no_nul(name, value)
 
 
-def _check_metadata(metadata: dict[str, object] | None, limit: int = 16 * 1024) -> None:
+def check_metadata(metadata: dict[str, object] | None, limit: int = 16 * 1024) -> None:
+    """Raise InvalidRequest for metadata that is too large or holds NUL."""
     if metadata is not None and len(msgspec.json.encode(metadata)) > limit:
         raise InvalidRequest(f"`metadata` must have at most {limit} bytes.")
     no_nul("metadata", metadata)

@@ -51,3 +51,46 @@ UPDATE tools SET secret = $3 WHERE id = $1 AND secret = $2 RETURNING id;
 -- name: replace_webhook_secret
 -- The same secret, sealed anew, unless somebody has replaced it since it was read.
 UPDATE webhooks SET secret = $3 WHERE id = $1::text::uuid AND secret = $2 RETURNING id;
+
+-- name: connections
+-- The living connections of an owner, of one connector if named; an end user's before the account's own.
+SELECT c.*, c.access_expires_at < now() + interval '60 seconds' AS stale,
+       (extract(epoch FROM c.access_expires_at) * 1000)::bigint AS access_expires_at_ms,
+       (extract(epoch FROM c.created_at) * 1000)::bigint AS created_at_ms,
+       (extract(epoch FROM c.verified_at) * 1000)::bigint AS verified_at_ms,
+       (extract(epoch FROM c.last_used_at) * 1000)::bigint AS last_used_at_ms
+  FROM connections c
+ WHERE c.account_id = $1 AND (c.end_user_id IS NOT DISTINCT FROM $2::text OR c.end_user_id IS NULL)
+   AND ($3::text IS NULL OR c.connector = $3) AND c.status <> 'disconnected'
+ ORDER BY c.connector, c.end_user_id NULLS LAST;
+
+-- name: connection_secrets
+-- The sealed secrets of a connection.
+SELECT field, sealed FROM connection_secrets WHERE connection_id = $1 ORDER BY field;
+
+-- name: lock_owner
+-- Until this transaction ends nobody else replaces the connection of this owner.
+SELECT pg_advisory_xact_lock(hashtextextended($1::text, 14));
+
+-- name: end_connection
+-- End the living connection of exactly this owner and forget its secrets.
+WITH ended AS (
+    UPDATE connections SET status = 'disconnected', disconnected_at = now(), generation = generation + 1
+     WHERE account_id = $1 AND end_user_id IS NOT DISTINCT FROM $2::text AND connector = $3
+       AND status <> 'disconnected'
+    RETURNING id
+), forgotten AS (
+    DELETE FROM connection_secrets WHERE connection_id IN (SELECT id FROM ended)
+)
+SELECT id FROM ended;
+
+-- name: insert_connection
+-- A connection that was verified just now.
+INSERT INTO connections (id, account_id, end_user_id, connector, scheme, settings, connected_as,
+                         vendor_account_id, access_expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: put_connection_secret
+-- Keep a secret of a connection, in the place of an older one.
+INSERT INTO connection_secrets (connection_id, field, sealed) VALUES ($1, $2, $3)
+ON CONFLICT (connection_id, field) DO UPDATE SET sealed = excluded.sealed;

@@ -41,6 +41,10 @@ class Thread:
     default_model: str | None
     created_at_ms: int
     last_active_at_ms: int
+    parent_thread_id: uuid.UUID | None = None
+    """The thread whose messages this one began with."""
+    branched_at_seq: int | None = None
+    """The last of those messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,14 @@ class StoredMessage:
     content: str | list[Block]
     request_id: str
     created_at_ms: int
+
+
+def is_question(message: StoredMessage) -> bool:
+    """Whether the user said something here; what only brings results of tools is no question."""
+    if message.role != "user":
+        return False
+    content = message.content
+    return isinstance(content, str) or any(block.get("type") != "tool_result" for block in content)
 
 
 @dataclass(frozen=True, slots=True)

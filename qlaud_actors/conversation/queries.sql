@@ -76,7 +76,7 @@ SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running');
 -- Threads of this key that never had a message, older than a minute, not bound to a workspace.
 UPDATE threads t SET deleted_at = now()
  WHERE t.account_id = $1 AND t.deleted_at IS NULL AND ($2 OR t.key_id = $3 OR t.end_user_id = $4)
-   AND t.last_turn = 0 AND t.created_at < now() - interval '60 seconds'
+   AND t.last_turn = 0 AND t.last_seq = 0 AND t.created_at < now() - interval '60 seconds'
    AND t.workspace_id IS NULL AND NOT COALESCE(t.metadata ? 'workspace_id', false)
 RETURNING id;
 
@@ -349,3 +349,39 @@ SELECT c.id FROM tool_calls c JOIN turns t ON t.id = c.turn_id
 -- Whether the caller has answered a parked call, and how long it may still take.
 SELECT state, output, is_error, (extract(epoch FROM deadline - now()))::float8 AS seconds_left
   FROM tool_calls WHERE id = $1;
+
+-- name: keep_thread
+-- A thread that stays until the end of the transaction.
+SELECT id FROM threads WHERE id = $1 AND deleted_at IS NULL FOR SHARE;
+
+-- name: settled_before
+-- The last message before a seq, and before all that an unfinished turn has written.
+SELECT COALESCE(max(seq), 0) FROM messages
+ WHERE thread_id = $1 AND seq < $2
+   AND seq < COALESCE((SELECT min(m.seq) FROM messages m JOIN turns t ON t.id = m.turn_id
+                        WHERE m.thread_id = $1 AND t.status NOT IN ('completed', 'failed', 'cancelled')), $2);
+
+-- name: insert_branch
+-- A thread like its parent: of the same key and end user.
+INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
+                     default_mode, default_model, last_seq, parent_thread_id, branched_at_seq)
+SELECT $1, account_id, key_id, end_user_id,
+       CASE WHEN $4::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $4 END,
+       COALESCE($5, title), workspace_id, kind, default_mode, default_model, $3::integer, id, $3::integer
+  FROM threads WHERE id = $2
+RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+          (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
+
+-- name: copy_messages
+-- The first messages of a thread, for another one.
+INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
+SELECT $2, seq, role, content, request_id, created_at FROM messages WHERE thread_id = $1 AND seq <= $3;
+
+-- name: list_branches
+-- Branches of a thread that this key may see, newest first.
+SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+       (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms
+  FROM threads
+ WHERE account_id = $1 AND deleted_at IS NULL AND ($2 OR key_id = $3 OR end_user_id = $4)
+   AND parent_thread_id = $5 AND ($6::uuid IS NULL OR id < $6)
+ ORDER BY id DESC LIMIT $7;

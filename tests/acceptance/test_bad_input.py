@@ -31,6 +31,7 @@ NOTHING_TO_SEND = {
 }
 
 THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
+BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
@@ -162,6 +163,26 @@ def turns() -> list[Row]:
     ]
 
 
+def branches(bad: list[dict[str, Any]]) -> list[Row]:
+    """Branches and copies of threads; `bad` are fields that no thread may have."""
+    return [
+        *(Row(400, "POST", BRANCHES, {"from_seq": seq}) for seq in (0, -1, 2**31, "1", 1.5, None, [], 9)),
+        *(Row(400, "POST", BRANCHES, fields) for fields in ({}, {"from_seq": 1, "seq": 1})),
+        *(Row(400, "POST", BRANCHES, {"from_seq": 1, **fields}) for fields in bad),
+        *(Row(400, "POST", COPY, fields) for fields in (*bad, {"from_seq": 1}, {"end_user_id": "bob"})),
+        *(Row(400, "GET", BRANCHES, query=f"?{query}") for query in ("limit=0", "limit=201", "after=x")),
+        *(
+            Row(404, method, route, body, ids={"thread_id": other}, key="user")
+            for method, route, body in (
+                ("GET", BRANCHES, None),
+                ("POST", BRANCHES, {"from_seq": 1}),
+                ("POST", COPY, {}),
+            )
+            for other in ("{foreign}", "{admins}", "{none}", "x")
+        ),
+    ]
+
+
 def threads() -> list[Row]:
     """Threads, their lists and their messages."""
     bad: list[dict[str, Any]] = [
@@ -193,6 +214,7 @@ def threads() -> list[Row]:
             for other in ("{foreign}", "{none}", "x", "%00")
         ),
         Row(404, "DELETE", THREAD, ids={"thread_id": "{admins}"}, key="user"),
+        *branches(bad),
         *(
             Row(400, "GET", THREADS, query=f"?{query}")
             for query in ("limit=0", "limit=-1", "limit=x", "limit=%D9%A3", "after=x", "after=%00")

