@@ -1,7 +1,8 @@
 """Rows ↔ connections; each secret is sealed for its own row and field."""
 
+import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -73,16 +74,16 @@ async def put_secrets(
 
 
 async def open_secrets(
-    rows: db.Rows, vault: Vault, connection: Connection, purpose: str
+    rows: db.Rows, vault: Vault, connection: Connection, purpose: str, unless: Collection[str] = ()
 ) -> dict[str, Secret]:
-    """All secrets of a connection, each opening on record before. Raises VaultError."""
+    """The secrets of a connection, each opening on record before. Raises VaultError."""
     found = await rows.fetch(QUERIES.connection_secrets, connection.id)
-    return {
-        row["field"]: await vault.open(
-            place(connection.owner, connection.id, row["field"]), row["sealed"], purpose
-        )
-        for row in found
-    }
+    sealed = {row["field"]: row["sealed"] for row in found if row["field"] not in unless}
+    places = [place(connection.owner, connection.id, name) for name in sealed]
+    opened = await asyncio.gather(
+        *(vault.open(at, data, purpose) for at, data in zip(places, sealed.values(), strict=True))
+    )
+    return dict(zip(sealed, opened, strict=True))
 
 
 async def end(rows: db.Rows, owner: Owner, connector: str) -> bool:

@@ -4,12 +4,12 @@ Nothing is kept before the vendor has accepted it: a credential is verified live
 transaction. Who dies in between has asked a question and changed nothing.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
 
 from qlaud_actors.connectors import connection_store
-from qlaud_actors.connectors.answer import Received, verdict
+from qlaud_actors.connectors.answer import verdict
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.connection import (
     Connection,
@@ -21,30 +21,16 @@ from qlaud_actors.connectors.connection import (
 from qlaud_actors.connectors.connection_store import Verified
 from qlaud_actors.connectors.failure import Failure
 from qlaud_actors.connectors.model import Connector
-from qlaud_actors.connectors.request import Access, Request, RequestProblem, verification
+from qlaud_actors.connectors.request import Access, RequestProblem, verification
+from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.connectors.store import Vault
+from qlaud_actors.connectors.trail import QUERIES
 from qlaud_actors.db import pool as db
 from qlaud_actors.log import get_logger
 
 __all__ = ["ConnectRefused", "Connection", "Connections", "Owner", "SendFailed", "Sender", "Verified"]
 
 logger = get_logger(__name__)
-
-
-class SendFailed(Exception):
-    """There is no answer; the words name nothing that was sent."""
-
-    def __init__(self, words: str, *, sent: bool) -> None:
-        super().__init__(words)
-        self.sent = sent
-        """Whether any of the request may have reached the vendor."""
-
-
-class Sender(Protocol):
-    """Sends one request to a vendor."""
-
-    async def send(self, request: Request, *, trusted: bool) -> Received:
-        """The answer. `trusted`: the address is the operator's word and may be private. Raises SendFailed."""
 
 
 class Connections:
@@ -104,6 +90,11 @@ class Connections:
     async def disconnect(self, owner: Owner, connector: str) -> bool:
         """End exactly this owner's connection and forget its secrets; False when there is none."""
         return await connection_store.end(self._pool, owner, connector)
+
+    async def touch(self, connection: Connection) -> None:
+        """Note that a connection is used. Only a note: a database that is away does not fail the call."""
+        with contextlib.suppress(*db.ConnectionLost):
+            await self._pool.execute(QUERIES.touch_connection, connection.id)
 
     async def _ask(self, connector: Connector, given: Given) -> tuple[str, str]:
         access = Access(given.auth, given.settings, given.secrets)

@@ -94,3 +94,29 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 -- Keep a secret of a connection, in the place of an older one.
 INSERT INTO connection_secrets (connection_id, field, sealed) VALUES ($1, $2, $3)
 ON CONFLICT (connection_id, field) DO UPDATE SET sealed = excluded.sealed;
+
+-- name: wait_for_refresh
+-- Within this transaction, wait for a lock as long as a vendor may take to give a new token.
+SET LOCAL lock_timeout = '25s';
+
+-- name: lock_connection
+-- Keep a living connection as it is until this transaction ends.
+SELECT status, generation FROM connections WHERE id = $1 AND status <> 'disconnected' FOR UPDATE;
+
+-- name: renew_connection
+-- Note that a connection has its next credential, unless somebody else was first.
+UPDATE connections SET generation = generation + 1, access_expires_at = $3
+ WHERE id = $1 AND generation = $2 AND status = 'connected'
+RETURNING generation;
+
+-- name: expire_connection
+-- Note that the vendor no longer takes a credential, unless there is a newer one.
+UPDATE connections SET status = 'expired' WHERE id = $1 AND generation = $2 AND status = 'connected'
+RETURNING id;
+
+-- name: touch_connection
+-- Note that a connection is used; once a minute is often enough, and nobody is waited for.
+UPDATE connections SET last_used_at = now()
+ WHERE id = (SELECT id FROM connections
+              WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+                FOR NO KEY UPDATE SKIP LOCKED);

@@ -31,7 +31,7 @@ from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.providers.routing import candidates
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools.dispatch import Dispatcher
-from qlaud_actors.tools.model import CallContext, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import toolset_for
 
 logger = log.get_logger(__name__)
@@ -70,6 +70,8 @@ class TurnRunner:
     limits: Limits
     vault: Vault
     dispatcher: Dispatcher
+    connectors: tuple[Tool, ...]
+    """Actions that turns in dynamic mode reach."""
     wake: Wake
     owner: str = field(default_factory=lambda: str(new_uuid()))
     carrier: Carrier[Turn] = field(init=False)
@@ -146,9 +148,15 @@ class TurnRunner:
 
     async def _work(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome:
         turn, asked = carried.work, carried.work.request
-        await lifecycle.require_alive(self.pool, turn.account_id, turn.key_id)
+        key = await lifecycle.require_alive(self.pool, turn.account_id, turn.key_id)
         toolset = await toolset_for(
-            self.pool, self.vault, turn.account_id, asked.tools_mode, asked.tools, asked.client_tools
+            self.pool,
+            self.vault,
+            turn.account_id,
+            asked.tools_mode,
+            asked.tools,
+            asked.client_tools,
+            self.connectors,
         )
         found = candidates(self.catalog, asked.model, self.fallback.healthy, asked.fallbacks)
         steps = StepJournal(self.pool, turn, found, toolset, turn_log, self.limits, self.settings.markup_bps)
@@ -159,7 +167,10 @@ class TurnRunner:
 
         carried.on_stop = leave_open
         models = TurnModels(self.caller, self.fallback, steps, found)
-        context = CallContext(turn.account_id, turn.request_id, turn.thread_id, turn.id, turn.end_user_id)
+        own_key_id = None if key.scope == "admin" else key.id
+        context = CallContext(
+            turn.account_id, turn.request_id, turn.thread_id, turn.id, turn.end_user_id, own_key_id
+        )
         tools = TurnTools(self.dispatcher, toolset, context, ToolJournal(self.pool, turn))
         ports = Ports(toolset, models, steps, tools, turn_log)
         return await run_turn(turn, await steps.load(), ports)

@@ -14,6 +14,8 @@ import msgspec
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.reply import INVALID_JSON
 from qlaud_actors.tools import meta
+from qlaud_actors.tools.connector import ConnectorCaller
+from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, CallJournal, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.schema import problems
@@ -55,9 +57,17 @@ class Scope:
 class Dispatcher:
     """Runs calls; one for each process."""
 
-    def __init__(self, webhooks: WebhookCaller, mcp: McpCaller) -> None:
+    def __init__(
+        self,
+        webhooks: WebhookCaller,
+        mcp: McpCaller,
+        connectors: ConnectorCaller | None = None,
+        desk: ConnectionDesk | None = None,
+    ) -> None:
         self._webhooks = webhooks
         self._mcp = mcp
+        self._connectors = connectors
+        self._desk = desk
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -83,22 +93,41 @@ class Dispatcher:
                 outcome = await self._remote(self._webhooks, call, tool, scope.context)
             case "mcp":
                 outcome = await self._remote(self._mcp, call, tool, scope.context)
+            case "connector" if self._connectors:
+                outcome = await self._remote(self._connectors, call, tool, scope.context)
+            case "connector":
+                outcome = _failed("Connectors are not offered here.")
             case "client":
                 outcome = await scope.journal.client_result(call, tool)
             case "meta" if tool.name == meta.EXECUTE:
                 return await self._multi_execute(call, scope)  # its parts are trimmed, so it stays JSON
+            case "meta" if tool.name == meta.CONNECTIONS:
+                outcome = await self._connections(call, scope)
             case "meta":
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
         return trimmed(outcome, scope.max_bytes)
 
     async def _remote(
-        self, caller: WebhookCaller | McpCaller, call: ToolCall, tool: Tool, context: CallContext
+        self,
+        caller: WebhookCaller | McpCaller | ConnectorCaller,
+        call: ToolCall,
+        tool: Tool,
+        context: CallContext,
     ) -> ToolOutcome:
         try:
             return await caller.call(tool, call, context)
         except Exception:
             logger.exception("tool_crashed", tool_id=tool.id, call_id=call.id)
             return _failed(f"The tool failed on this server's side. {MAY_HAVE_HAPPENED}")
+
+    async def _connections(self, call: ToolCall, scope: Scope) -> ToolOutcome:
+        if self._desk is None:
+            return _failed("Connections are not offered here.")
+        try:
+            return await self._desk.answer(call.input, scope.toolset, scope.context)
+        except Exception:
+            logger.exception("connections_crashed", call_id=call.id)
+            return _failed("The connections could not be read or changed just now. Try again later.")
 
     async def _multi_execute(self, call: ToolCall, scope: Scope) -> ToolOutcome:
         """Run the inner calls, each journaled under `<id>.<n>`; results in the order of the calls."""

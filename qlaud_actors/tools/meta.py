@@ -1,8 +1,8 @@
 """The four meta-tools: through them a model finds and runs tools that it was not shown.
 
 Names and shapes are fixed by the wire (reference 5.2). They are `idempotent`: what they run is
-journaled call by call, so running one of them again repeats nothing. `qlaud_multi_execute` is carried
-out by the dispatcher, the others here, purely.
+journaled call by call, so running one of them again repeats nothing. The first two are answered here,
+purely; `qlaud_multi_execute` is carried out by the dispatcher, `qlaud_manage_connections` by `manage.py`.
 """
 
 from typing import Any
@@ -105,8 +105,10 @@ CONNECTIONS_TOOL = _meta(
             "enum": ["list", "status", "connect", "disconnect"],
             "description": "`list` needs nothing else, the others need `tool`.",
         },
-        "tool": _text("The tool's name."),
-        "credentials": {"type": "object", "description": "Not needed in a conversation."},
+        "tool": _text(
+            "What to connect: `qlaud-mcp/<connector>`, or the name of one of its tools.", maxLength=128
+        ),
+        "credentials": {"type": "object", "description": "Never in a conversation."},
     },
     "action",
 )
@@ -121,8 +123,6 @@ def answer(name: str, toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcom
             return search_tools(toolset, arguments)
         case "qlaud_get_tool_schemas":
             return get_tool_schemas(toolset, arguments)
-        case "qlaud_manage_connections":
-            return manage_connections(toolset, arguments)
     raise ValueError(f"{name!r} is not answered here")
 
 
@@ -130,7 +130,7 @@ def search_tools(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
     """`{results: [{name, kind, description, score}]}`, best first."""
     found = rank(arguments["intent"], toolset.reachable, arguments.get("limit") or DEFAULT_RESULTS)
     results = [
-        {"name": tool.name, "kind": tool.kind, "description": tool.description, "score": round(score, 3)}
+        {"name": tool.name, "kind": tool.wire_kind, "description": tool.description, "score": round(score, 3)}
         for tool, score in found
     ]
     return ToolOutcome({"results": results})
@@ -149,15 +149,3 @@ def get_tool_schemas(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome
     ]
     unknown = [name for name, tool in known.items() if tool is None]
     return ToolOutcome({"schemas": schemas, **({"unknown": unknown} if unknown else {})})
-
-
-def manage_connections(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """Webhook tools need no connection: they are the developer's own, so they are always connected."""
-    if arguments["action"] == "list":
-        return ToolOutcome({"tools": []})
-    name = arguments.get("tool")
-    if not name:
-        return ToolOutcome(f"`tool` is needed to {arguments['action']}.", is_error=True)
-    if toolset.find_reachable(name) is None:
-        return ToolOutcome(f"There is no tool named {name[:128]!r}. Search for it first.", is_error=True)
-    return ToolOutcome({"tool": name, "status": "connected", "connected": True, "credentials_prompt": None})

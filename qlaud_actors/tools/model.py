@@ -10,7 +10,7 @@ from qlaud_actors.settings import Secret
 Effect: TypeAlias = Literal["read", "idempotent", "write"]
 """What a repetition may do: nothing, the same thing, or a second thing."""
 
-Kind: TypeAlias = Literal["webhook", "mcp", "meta", "client"]
+Kind: TypeAlias = Literal["webhook", "mcp", "connector", "meta", "client"]
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
 
 
@@ -51,6 +51,11 @@ class Tool:
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0
 
+    @property
+    def wire_kind(self) -> str:
+        """As callers know it (reference 5.2): actions of connectors are tools of MCP servers to them."""
+        return "mcp" if self.kind == "connector" else self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -79,6 +84,8 @@ class CallContext:
     thread_id: uuid.UUID | None = None
     turn_id: uuid.UUID | None = None
     end_user_id: str | None = None
+    own_key_id: uuid.UUID | None = None
+    """Of a standard key, which does not stand for the account itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Answer, Attempt, PostFailed, Session, post
 from qlaud_actors.outbound.guard import ForbiddenURL, check_url
-from qlaud_actors.outbound.retry import RetryPolicy
+from qlaud_actors.outbound.retry import RetryPolicy, within
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.secrets import NOT_ON_RECORD, opened
@@ -103,7 +103,7 @@ class WebhookCaller:
                     wait = self._policy.wait(number, verdict.retry_after, random.random)
                     if not verdict.retry or wait is None:
                         break
-                    pause = _pause(wait, verdict.retry_after or 0.0, deadline - time.monotonic())
+                    pause = within(wait, verdict.retry_after or 0.0, deadline - time.monotonic())
                     if pause is None:
                         break
                     await self._sleep(pause)
@@ -203,12 +203,6 @@ def _timed_out(tool: Tool, attempt: Attempt) -> ToolOutcome:
 
 def _with_doubt(words: str, tool: Tool) -> str:
     return words if tool.effect == "read" else f"{words} {MAY_HAVE_HAPPENED}"
-
-
-def _pause(wait: float, asked: float, left: float) -> float | None:
-    """Half of the budget that is left is kept for the next attempt, unless the endpoint asked for more."""
-    pause = max(asked, min(wait, left / 2))
-    return pause if pause < left else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -12,8 +12,9 @@ import pytest
 from qlaud_actors.connectors import connection_store
 from qlaud_actors.connectors.answer import Received
 from qlaud_actors.connectors.catalog import ConnectorCatalog
-from qlaud_actors.connectors.connections import Connections, ConnectRefused, Owner, SendFailed
+from qlaud_actors.connectors.connections import Connections, ConnectRefused, Owner
 from qlaud_actors.connectors.request import Request
+from qlaud_actors.connectors.sending import SendFailed
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT as ACCOUNT
@@ -31,8 +32,8 @@ class Vendor:
         self.asked: list[Request] = []
         self.down = False
 
-    async def send(self, request: Request, *, trusted: bool) -> Received:
-        """Answer as the test has said."""
+    async def send(self, request: Request, *, trusted: bool = False, seconds: float = 1) -> Received:
+        """As the vendor answers it."""
         self.asked.append(request)
         if self.down:
             raise SendFailed("it cannot be reached", sent=False)
