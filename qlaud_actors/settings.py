@@ -72,7 +72,7 @@ class Settings:
     """The operator's own connector files, over the packaged ones."""
     price_poll_seconds: float = 10.0
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The variables that catalogue files may name (`*_API_KEY`, `*_BASE_URL`), nothing else."""
+    """The variables that catalogues read (`*_API_KEY`, `*_BASE_URL`, `QLAUD_OAUTH_*`), nothing else."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -113,7 +113,9 @@ class Settings:
             environ={
                 name: value
                 for name, value in environ.items()
-                if name.endswith(("_API_KEY", "_BASE_URL")) or "_BASE_URL_" in name
+                if name.endswith(("_API_KEY", "_BASE_URL"))
+                or "_BASE_URL_" in name
+                or name.startswith("QLAUD_OAUTH_")
             },
         )
         if read.problems:

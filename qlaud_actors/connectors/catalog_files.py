@@ -115,6 +115,8 @@ def _auth_problems(connector: Connector, auth: Auth) -> Iterator[str]:
     if problem := host_problem(auth.base_url or connector.base_url, connector.hosts, settings):
         yield problem
     if auth.oauth2:
+        if any(field.secret for field in fields):
+            yield "a sign-in by OAuth asks for no secrets: its fields wait in the link"
         for url in (auth.oauth2.authorize_url, auth.oauth2.token_url):
             yield from _placeholders("oauth2", url, {field.name for field in fields if not field.secret})
 

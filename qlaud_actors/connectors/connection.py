@@ -123,6 +123,20 @@ def check_given(connector: Connector, scheme: int, values: Mapping[str, str]) ->
     return Given(auth, settings, {name: Secret(kept[name]) for name in sorted(secret & kept.keys())})
 
 
+def check_fields(connector: Connector, auth: Auth, values: Mapping[str, str]) -> dict[str, str]:
+    """The fields of the form and nothing else, as they are known before a vendor is asked to sign in.
+
+    Raises ConnectRefused.
+    """
+    fields = fields_of(connector, auth)
+    if unknown := sorted(values.keys() - {one.name for one in fields}):
+        raise ConnectRefused(None, f"There is no field `{unknown[0][:64]}` for {connector.name}.")
+    kept: dict[str, str] = {}
+    for one in fields:
+        kept |= _field(one, _checked(one.name, values.get(one.name, "")))
+    return kept
+
+
 def _checked(name: str, value: str) -> str:
     stripped = value.strip()
     if len(stripped) > MAX_VALUE:

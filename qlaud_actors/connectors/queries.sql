@@ -120,3 +120,45 @@ UPDATE connections SET last_used_at = now()
  WHERE id = (SELECT id FROM connections
               WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
                 FOR NO KEY UPDATE SKIP LOCKED);
+
+-- name: insert_link
+-- A one-time link with which somebody connects an account at a vendor.
+INSERT INTO connect_links (token_hash, account_id, end_user_id, connector, expires_at)
+VALUES ($1, $2, $3, $4, now() + make_interval(mins => $5))
+RETURNING (extract(epoch FROM expires_at) * 1000)::bigint;
+
+-- name: forget_links
+-- Some links that ended a day ago.
+DELETE FROM connect_links
+ WHERE token_hash IN (SELECT token_hash FROM connect_links WHERE expires_at < now() - interval '1 day'
+                       ORDER BY expires_at LIMIT $1);
+
+-- name: link
+-- A link and the account that it is for, whatever has become of it.
+SELECT l.token_hash, l.account_id, l.end_user_id, l.connector, a.name AS account_name,
+       l.used_at IS NOT NULL AS used, l.expires_at <= now() AS expired
+  FROM connect_links l JOIN accounts a ON a.id = l.account_id
+ WHERE l.token_hash = $1;
+
+-- name: use_link
+-- The link has made its connection; nothing when another request was faster.
+UPDATE connect_links SET used_at = now(), scheme = NULL, settings = NULL, state_hash = NULL, verifier = NULL
+ WHERE token_hash = $1 AND used_at IS NULL
+RETURNING token_hash;
+
+-- name: begin_sign_in
+-- Somebody is about to leave for the vendor; an earlier attempt to sign in with this link is void.
+UPDATE connect_links SET scheme = $2, settings = $3, state_hash = $4, verifier = $5
+ WHERE token_hash = $1 AND used_at IS NULL AND expires_at > now()
+RETURNING token_hash;
+
+-- name: end_sign_in
+-- Somebody is back from the vendor: once, with the state that they left with.
+WITH begun AS (
+    SELECT token_hash, scheme, settings, verifier FROM connect_links
+     WHERE token_hash = $1 AND state_hash = $2 AND used_at IS NULL AND expires_at > now()
+       FOR UPDATE
+)
+UPDATE connect_links l SET scheme = NULL, settings = NULL, state_hash = NULL, verifier = NULL
+  FROM begun WHERE l.token_hash = begun.token_hash
+RETURNING begun.scheme, begun.settings, begun.verifier;
