@@ -16,10 +16,13 @@ import pytest
 import pytest_asyncio
 from browser import DESKTOP, PHONE, page_of, running_chromium
 from canary import leaks
-from cluster import MODEL, Api, Cluster, running_cluster, script
+from cluster import Cluster, running_cluster
 from fakes.vendors.conversations import CONVERSATIONS, LINK, Conversation
+from fakes.vendors.github import GitHub
 from fakes.vendors.server import VendorDouble, served
+from fakes.vendors.slack import Slack
 from playwright.async_api import Browser, expect
+from talking import say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,45 +49,16 @@ async def scene(fresh_servers: Any, tmp_path_factory: pytest.TempPathFactory) ->
             slug: await stack.enter_async_context(served(talk.double()))
             for slug, talk in CONVERSATIONS.items()
         }
-        addresses = {f"QLAUD_CONNECTOR_BASE_URL_{slug.upper()}": v.url for slug, v in vendors.items()}
+        environ = {f"QLAUD_CONNECTOR_BASE_URL_{slug.upper()}": v.url for slug, v in vendors.items()}
+        for slug, vendor in vendors.items():
+            if isinstance(vendor, GitHub | Slack):
+                environ[f"QLAUD_OAUTH_{slug.upper()}_CLIENT_ID"] = vendor.oauth.client_id
+                environ[f"QLAUD_OAUTH_{slug.upper()}_CLIENT_SECRET"] = vendor.oauth.client_secret
         database_url, redis_url = await stack.enter_async_context(fresh_servers())
         cluster = await stack.enter_async_context(
-            running_cluster(database_url, redis_url, output=output, QLAUD_LOG_LEVEL="debug", **addresses)
+            running_cluster(database_url, redis_url, output=output, QLAUD_LOG_LEVEL="debug", **environ)
         )
         yield Scene(cluster, vendors, browser, output)
-
-
-@dataclass
-class Turn:
-    """A streamed turn: its bytes and its events."""
-
-    raw: bytes
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """All events, in order."""
-        lines = self.raw.split(b"\n")
-        return [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
-
-    @property
-    def text(self) -> str:
-        """What the model said at last."""
-        deltas = [e.get("delta", {}) for e in self.events]
-        return "".join(d["text"] for d in deltas if d.get("type") == "text_delta")
-
-    @property
-    def outputs(self) -> list[Any]:
-        """What each tool call gave."""
-        return [e["output"] for e in self.events if e["type"] == "qlaud.tool_dispatch_done"]
-
-
-async def say(user: Api, thread: str, words: str, steps: list[dict[str, Any]]) -> Turn:
-    """One streamed turn in dynamic mode."""
-    body = {"model": MODEL, "max_tokens": 1024, "content": script(*steps, say=words), "stream": True}
-    url = f"{user.base_url}/v1/threads/{thread}/messages"
-    async with user.session.post(url, json=body, headers={"x-api-key": user.key}) as response:
-        assert response.status == 200, await response.text()
-        return Turn(await response.read())
 
 
 async def fill_in(scene: Scene, talk: Conversation, link: str) -> bytes:
@@ -111,6 +85,7 @@ async def test_a_tool_is_found_connected_and_run(scene: Scene, talk: Conversatio
     """Search, not connected, link, page, done: the vendor has one new thing, and nobody saw the key."""
     user, _ = await scene.cluster.key()
     vendor = scene.vendors[talk.slug]
+    vendor.forget()
     thread = (await user.post("/v1/threads", {"end_user_id": f"user-of-{talk.slug}"}))["id"]
 
     asked = await say(user, thread, talk.wish, talk.asking())
@@ -140,3 +115,26 @@ async def test_a_tool_is_found_connected_and_run(scene: Scene, talk: Conversatio
     places["what the model got"] = json.dumps(scene.cluster.scripted.requests()).encode()
     places["logs"] = scene.output.read_bytes()
     assert leaks(talk.credential, places) == []
+
+
+@pytest.mark.parametrize("talk", [CONVERSATIONS["github"], CONVERSATIONS["slack"]], ids=["github", "slack"])
+async def test_an_account_is_connected_by_signing_in(scene: Scene, talk: Conversation) -> None:
+    """To the vendor's own page and back, with the operator's application; then the tool runs."""
+    user, _ = await scene.cluster.key()
+    vendor = scene.vendors[talk.slug]
+    vendor.forget()
+    thread = (await user.post("/v1/threads", {"end_user_id": f"signs-in-to-{talk.slug}"}))["id"]
+    asked = await say(user, thread, talk.wish, talk.asking())
+    link = re.search(LINK, asked.text)
+    assert link is not None, asked.text
+    async with page_of(scene.browser) as page:
+        await page.goto(link[0])
+        way = f"Sign in with {talk.name}"
+        await page.get_by_text(f"Another way: {way}").click()
+        await page.get_by_role("button", name=way).click()
+        await page.get_by_role("button", name="Authorize").click()
+        await expect(page.get_by_role("status")).to_contain_text(f"Connected as {talk.connected_as}")
+    done = await say(user, thread, "I have connected it.", talk.going_on())
+    assert re.search(talk.id_pattern, done.text)
+    assert len(vendor.made) == 1
+    assert vendor.mistakes == []

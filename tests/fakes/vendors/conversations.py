@@ -53,10 +53,10 @@ class Conversation:
     def asking(self) -> list[dict[str, Any]]:
         """The model's lines until it hands out the link."""
         return [
-            _calls(SEARCH, intent=self.intent),
-            _calls(SCHEMAS, tools=[self.tool]),
+            calling(SEARCH, intent=self.intent),
+            calling(SCHEMAS, tools=[self.tool]),
             self.executing(),
-            _calls(CONNECTIONS, action="connect", tool=self.tool),
+            calling(CONNECTIONS, action="connect", tool=self.tool),
             {"text": "Please connect your account here: {quote}", "quote": LINK},
         ]
 
@@ -66,10 +66,11 @@ class Conversation:
 
     def executing(self) -> dict[str, Any]:
         """The call itself."""
-        return _calls(EXECUTE, calls=[{"tool": self.tool, "args": self.arguments}])
+        return calling(EXECUTE, calls=[{"tool": self.tool, "args": self.arguments}])
 
 
-def _calls(name: str, **arguments: Any) -> dict[str, Any]:
+def calling(name: str, **arguments: Any) -> dict[str, Any]:
+    """A line of the model that calls one tool."""
     return {"tools": [{"name": name, "input": arguments}]}
 
 

@@ -74,6 +74,12 @@ class VendorDouble(ABC):
         self.faults: list[Answer] = []
         """Answers to the next requests, in place of what would be answered."""
 
+    def forget(self) -> None:
+        """Begin anew: nothing was asked, nothing made."""
+        self.calls.clear()
+        self.made.clear()
+        self.mistakes.clear()
+
     @abstractmethod
     def answer(self, call: Call) -> Answer:
         """The answer to a request that fits the specification."""
