@@ -4,7 +4,7 @@ knows all concrete classes. The API and the workers call the same function.
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +15,13 @@ from redis.exceptions import RedisError
 from qlaud_actors import jobs
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
+from qlaud_actors.connectors import links
+from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.connectors.connections import Connections, Owner
+from qlaud_actors.connectors.credentials import Credentials
+from qlaud_actors.connectors.execute import Executor
+from qlaud_actors.connectors.sending import VendorSender
+from qlaud_actors.connectors.sign_in import SignIn
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.conversation.bus import Bus
@@ -39,14 +46,27 @@ from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
+from qlaud_actors.tools.model import Tool
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
 
 PRESENCE = 3
 """A process is taken for dead after so many leases of a turn: it may hold a thousand calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendors:
+    """What connects accounts at vendors and calls them."""
+
+    connections: Connections
+    sign_in: SignIn
+    caller: ConnectorCaller
+    desk: ConnectionDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +85,12 @@ class Services:
     caller: Caller
     fallback: Fallback
     mcp: McpCaller
+    connectors: ConnectorCatalog
+    connector_tools: tuple[Tool, ...]
+    """The actions of `connectors`."""
+    connections: Connections
+    sign_in: SignIn
+    desk: ConnectionDesk
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
@@ -115,6 +141,7 @@ class Services:
             limits=self.limits,
             vault=self.vault,
             dispatcher=self.dispatcher,
+            connectors=self.connector_tools,
             wake=self.wake,
         )
 
@@ -144,6 +171,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
         keyring = Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
+        vault = _kept(stack, Vault(keyring, pool, process))
+        connectors = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
+        vendors = _open_vendors(stack, settings, pool, vault, connectors, webhooks)
         yield Services(
             settings=settings,
             pool=pool,
@@ -151,12 +181,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             redis=redis,
             broker=broker,
             catalog=catalog,
-            vault=_kept(stack, Vault(keyring, pool, process)),
+            vault=vault,
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
             mcp=mcp,
-            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks), mcp),
+            connectors=connectors,
+            connector_tools=connector_tools(connectors),
+            connections=vendors.connections,
+            sign_in=vendors.sign_in,
+            desk=vendors.desk,
+            dispatcher=Dispatcher(
+                WebhookCaller(webhooks, settings.allow_private_webhooks), mcp, vendors.caller, vendors.desk
+            ),
             publisher=publisher,
             bus=bus,
             relay=relay,
@@ -164,6 +201,27 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             prices=prices,
             known_keys=KnownKeys(pool),
         )
+
+
+def _open_vendors(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    vault: Vault,
+    catalog: ConnectorCatalog,
+    guarded: Session,
+) -> Vendors:
+    operators = _kept(stack, open_guarded_session(allow_private=True))
+    sender = VendorSender(guarded, operators, allow_private=settings.allow_private_webhooks)
+    connections = Connections(pool, vault, catalog, sender)
+    sign_in = SignIn(catalog, sender, settings.base_url)
+    credentials = _kept(stack, Credentials(pool, vault, sign_in))
+
+    def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:
+        return links.create(pool, owner, connector, settings.base_url)
+
+    caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
+    return Vendors(connections, sign_in, caller, ConnectionDesk(catalog, connections, make_link))
 
 
 class _Closable(Protocol):
