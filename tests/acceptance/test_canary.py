@@ -113,9 +113,9 @@ async def test_no_credential_is_left_anywhere(start_stack: Callable[..., Any], v
         )
         session = await resources.enter_async_context(aiohttp.ClientSession())
         admin = Api(session, stack.base_url, stack.master_key)
-        made = await admin.post("/v1/keys", {"name": "canary"})
+        made = await admin.post("/v1/keys", {"name": "canary", "end_user_id": "ada"})
         user = Api(session, stack.base_url, made["secret"])
-        thread = (await user.post("/v1/threads", {"end_user_id": "ada"}))["id"]
+        thread = (await user.post("/v1/threads", {}))["id"]
         run = Run(stack, user, visitor, thread)
 
         await life_of_a_key(run, linear)
@@ -128,9 +128,11 @@ async def test_no_credential_is_left_anywhere(start_stack: Callable[..., Any], v
         places = {f"stream {number}": raw for number, raw in enumerate(run.streams)}
         places |= {f"answer {number}": raw for number, raw in enumerate(visitor.seen)}
         messages = f"/v1/threads/{thread}/messages"
-        for path in (messages, f"/v1/threads/{thread}", "/v1/connections", "/metrics"):
+        for path in (messages, f"/v1/threads/{thread}", "/v1/usage", "/metrics"):
             async with session.get(stack.base_url + path, headers={"x-api-key": user.key}) as response:
                 places[path] = await response.read()
+        listed = await user.post("/v1/connections", {"action": "list"})
+        places["connections"] = json.dumps(listed).encode()
         places["what the model got"] = msgspec.json.encode(scripted.requests())
         places |= await tables(stack.data_dir)
         places |= await redis_keys(stack.data_dir)

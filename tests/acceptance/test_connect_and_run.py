@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from browser import DESKTOP, PHONE, page_of, running_chromium
 from canary import leaks
-from cluster import Cluster, running_cluster
+from cluster import Api, Cluster, running_cluster
 from fakes.vendors.conversations import CONVERSATIONS, LINK, Conversation
 from fakes.vendors.github import GitHub
 from fakes.vendors.server import VendorDouble, served
@@ -61,6 +61,12 @@ async def scene(fresh_servers: Any, tmp_path_factory: pytest.TempPathFactory) ->
         yield Scene(cluster, vendors, browser, output)
 
 
+async def newcomer(scene: Scene, end_user_id: str) -> tuple[Api, str]:
+    """A user with a key of their own, and a thread."""
+    user, _ = await scene.cluster.key(end_user_id=end_user_id)
+    return user, (await user.post("/v1/threads", {}))["id"]
+
+
 async def fill_in(scene: Scene, talk: Conversation, link: str) -> bytes:
     """What the user does with the link; the page's HTML at the end."""
     connector = talk.name
@@ -83,10 +89,9 @@ async def fill_in(scene: Scene, talk: Conversation, link: str) -> bytes:
 @VENDORS
 async def test_a_tool_is_found_connected_and_run(scene: Scene, talk: Conversation) -> None:
     """Search, not connected, link, page, done: the vendor has one new thing, and nobody saw the key."""
-    user, _ = await scene.cluster.key()
+    user, thread = await newcomer(scene, f"user-of-{talk.slug}")
     vendor = scene.vendors[talk.slug]
     vendor.forget()
-    thread = (await user.post("/v1/threads", {"end_user_id": f"user-of-{talk.slug}"}))["id"]
 
     asked = await say(user, thread, talk.wish, talk.asking())
     found, schemas, refused, offered = asked.outputs
@@ -110,7 +115,10 @@ async def test_a_tool_is_found_connected_and_run(scene: Scene, talk: Conversatio
     assert vendor.calls[-1].credential == talk.credential
 
     places = {"first stream": asked.raw, "second stream": done.raw, "page": page, "410": await again.read()}
-    for path in (f"/v1/threads/{thread}/messages", "/v1/connections", f"/v1/threads/{thread}"):
+    listed = await user.post("/v1/connections", {"action": "list"})
+    assert talk.connected_as in json.dumps(listed)
+    places["connections"] = json.dumps(listed).encode()
+    for path in (f"/v1/threads/{thread}/messages", f"/v1/threads/{thread}"):
         places[path] = json.dumps(await user.get(path)).encode()
     places["what the model got"] = json.dumps(scene.cluster.scripted.requests()).encode()
     places["logs"] = scene.output.read_bytes()
@@ -120,10 +128,9 @@ async def test_a_tool_is_found_connected_and_run(scene: Scene, talk: Conversatio
 @pytest.mark.parametrize("talk", [CONVERSATIONS["github"], CONVERSATIONS["slack"]], ids=["github", "slack"])
 async def test_an_account_is_connected_by_signing_in(scene: Scene, talk: Conversation) -> None:
     """To the vendor's own page and back, with the operator's application; then the tool runs."""
-    user, _ = await scene.cluster.key()
+    user, thread = await newcomer(scene, f"signs-in-to-{talk.slug}")
     vendor = scene.vendors[talk.slug]
     vendor.forget()
-    thread = (await user.post("/v1/threads", {"end_user_id": f"signs-in-to-{talk.slug}"}))["id"]
     asked = await say(user, thread, talk.wish, talk.asking())
     link = re.search(LINK, asked.text)
     assert link is not None, asked.text

@@ -78,7 +78,10 @@ class SignInDouble:
         begun = self.codes.pop(str(form["code"]), None)
         digest = hashlib.sha256(str(form["code_verifier"]).encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        right = begun and (begun["code_challenge"], begun["redirect_uri"]) == (challenge, form["redirect_uri"])
+        right = begun and (begun["code_challenge"], begun["redirect_uri"]) == (
+            challenge,
+            form["redirect_uri"],
+        )
         return begun["who"] if begun and right else None
 
     async def graphql(self, request: web.Request) -> web.Response:

@@ -26,7 +26,9 @@ async def desk(pool: Pool, vault: Vault, redis_url: str) -> AsyncIterator[Desk]:
 
 async def connected(pool: Pool) -> list[tuple[Any, ...]]:
     """Every living connection: whose, where, as whom."""
-    rows = await pool.fetch("SELECT end_user_id, connector, connected_as FROM connections WHERE status = 'connected'")
+    rows = await pool.fetch(
+        "SELECT end_user_id, connector, connected_as FROM connections WHERE status = 'connected'"
+    )
     return [tuple(row) for row in rows]
 
 
@@ -38,7 +40,9 @@ def is_page(page: Page) -> bool:
         right
         and page.text.startswith("<!doctype html>")
         and page.headers["cache-control"] == "no-store"
-        and all(word in policy for word in ("default-src 'none'", "frame-ancestors 'none'", "form-action 'self'"))
+        and all(
+            word in policy for word in ("default-src 'none'", "frame-ancestors 'none'", "form-action 'self'")
+        )
         and page.headers["x-frame-options"] == "DENY"
         and page.headers["referrer-policy"] == "no-referrer"
     )
@@ -62,7 +66,9 @@ async def test_a_key_is_verified_and_connected_for_the_links_owner(desk: Desk) -
     assert found is not None
     assert found.connected_as == "Ada (Acme)"
     for method in ("GET", "POST"):
-        again = await browser.ask(method, path, data={"_form": shown.form_token} if method == "POST" else None)
+        again = await browser.ask(
+            method, path, data={"_form": shown.form_token} if method == "POST" else None
+        )
         assert (again.status, "was used already" in again.text, is_page(again)) == (410, True, True)
 
 
@@ -151,7 +157,9 @@ async def test_the_cookie_is_for_this_server_alone(desk: Desk) -> None:
     path, browser = await desk.link(), await desk.browser()
     first = await browser.ask("GET", path)
     cookie = first.headers["set-cookie"]
-    assert all(word in cookie for word in ("qlaud-connect=", "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=600"))
+    assert all(
+        word in cookie for word in ("qlaud-connect=", "HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=600")
+    )
     second = await browser.ask("GET", path)
     assert "set-cookie" not in second.headers
     assert second.form_token == first.form_token
@@ -223,7 +231,9 @@ async def test_a_connector_that_is_gone_ends_its_links(desk: Desk) -> None:
 
 async def test_other_sites_may_not_read_a_page(desk: Desk) -> None:
     """No CORS header, whoever asks."""
-    page = await (await desk.browser()).ask("GET", await desk.link(), headers={"origin": "https://evil.example"})
+    page = await (await desk.browser()).ask(
+        "GET", await desk.link(), headers={"origin": "https://evil.example"}
+    )
     assert not [name for name in page.headers if name.startswith("access-control")]
 
 

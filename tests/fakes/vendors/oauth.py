@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-PAGE = """<!doctype html><html lang="en"><title>Authorize</title>
+PAGE = """<!doctype html><html lang="en"><title>Authorize</title><link rel="icon" href="data:,">
 <h1>Authorize {client}</h1><p>It asks for: {scope}</p>
 <form method="post"><button type="submit">Authorize</button></form></html>"""
 
