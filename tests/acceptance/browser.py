@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PICTURES = "SCREENSHOTS"
+"""Names the folder for pictures of the pages; without it none are taken. `scripts/screenshots` sets it."""
+
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 
@@ -56,3 +60,9 @@ async def page_of(browser: Browser, viewport: dict[str, int] = DESKTOP, **more: 
         yield page
     finally:
         await context.close()
+
+
+async def picture(page: Page, name: str) -> None:
+    """For the docs, when asked: what the visitor sees."""
+    if folder := os.environ.get(PICTURES):  # noqa: TID251 - of the tests, not of the product
+        await page.screenshot(path=Path(folder) / f"{name}.png")

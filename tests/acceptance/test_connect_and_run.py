@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser import DESKTOP, PHONE, page_of, running_chromium
+from browser import DESKTOP, PHONE, page_of, picture, running_chromium
 from canary import leaks
 from cluster import Api, Cluster, running_cluster
 from fakes.vendors.conversations import CONVERSATIONS, LINK, Conversation
@@ -26,14 +26,16 @@ from talking import say
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+APP = "Acme Notes"
 VENDORS = pytest.mark.parametrize("talk", CONVERSATIONS.values(), ids=list(CONVERSATIONS))
 
 
 @dataclass
 class Scene:
-    """A running product, the vendors beside it, and a browser."""
+    """A running product with an app's account, the vendors beside it, and a browser."""
 
     cluster: Cluster
+    app: Api
     vendors: Mapping[str, VendorDouble]
     browser: Browser
     output: Path
@@ -58,38 +60,44 @@ async def scene(fresh_servers: Any, tmp_path_factory: pytest.TempPathFactory) ->
         cluster = await stack.enter_async_context(
             running_cluster(database_url, redis_url, output=output, QLAUD_LOG_LEVEL="debug", **environ)
         )
-        yield Scene(cluster, vendors, browser, output)
+        account = await cluster.admin.post("/v1/accounts", {"name": APP, "starter_credit_usd": 5})
+        app = Api(cluster.admin.session, cluster.admin.base_url, account["secret"])
+        yield Scene(cluster, app, vendors, browser, output)
 
 
 async def newcomer(scene: Scene, end_user_id: str) -> tuple[Api, str]:
     """A user with a key of their own, and a thread."""
-    user, _ = await scene.cluster.key(end_user_id=end_user_id)
+    made = await scene.app.post("/v1/keys", {"name": "a user", "end_user_id": end_user_id})
+    user = Api(scene.app.session, scene.app.base_url, made["secret"])
     return user, (await user.post("/v1/threads", {}))["id"]
 
 
 async def fill_in(scene: Scene, talk: Conversation, link: str) -> bytes:
     """What the user does with the link; the page's HTML at the end."""
-    connector = talk.name
-    async with page_of(scene.browser, PHONE if talk.slug == "linear" else DESKTOP) as page:
+    connector, viewport = talk.name, PHONE if talk.slug == "linear" else DESKTOP
+    async with page_of(scene.browser, viewport) as page:
         await page.goto(link)
-        await expect(page.get_by_role("heading", level=1)).to_contain_text(f"Connect {connector}")
+        await expect(page.get_by_role("heading", level=1)).to_have_text(f"Connect {connector} to {APP}")
+        await picture(page, f"connect-{talk.slug}")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
         wrong = talk.credential[:-4] + "zzzz"
         for credential in (wrong, talk.credential):
             await page.get_by_label(talk.label).fill(credential)
             await page.get_by_role("button", name=f"Check and connect {connector}").click()
             if credential == wrong:
-                await expect(page.get_by_role("alert")).to_contain_text(f"{connector} is not connected")
+                await expect(page.get_by_role("alert")).to_contain_text(
+                    f"{connector} does not accept this: "
+                )
+                await picture(page, f"connect-{talk.slug}-refused")
         await expect(page.get_by_role("status")).to_contain_text(f"Connected as {talk.connected_as}")
-        width = await page.locator("html").bounding_box()
-        assert width is not None
-        assert width["width"] <= (PHONE if talk.slug == "linear" else DESKTOP)["width"]
+        await picture(page, f"connect-{talk.slug}-done")
         return (await page.content()).encode()
 
 
 @VENDORS
 async def test_a_tool_is_found_connected_and_run(scene: Scene, talk: Conversation) -> None:
     """Search, not connected, link, page, done: the vendor has one new thing, and nobody saw the key."""
-    user, thread = await newcomer(scene, f"user-of-{talk.slug}")
+    user, thread = await newcomer(scene, f"ada+{talk.slug}@acme.test")
     vendor = scene.vendors[talk.slug]
     vendor.forget()
 
