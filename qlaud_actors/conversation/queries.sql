@@ -37,7 +37,7 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
 
 -- name: delete_thread
 -- Hide a thread at once; its turns are cancelled, its text is purged beside it.
-UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL
+UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
  WHERE id = $1 AND deleted_at IS NULL RETURNING id;
 
 -- name: unpurged_threads
@@ -385,3 +385,19 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
  WHERE account_id = $1 AND deleted_at IS NULL AND ($2 OR key_id = $3 OR end_user_id = $4)
    AND parent_thread_id = $5 AND ($6::uuid IS NULL OR id < $6)
  ORDER BY id DESC LIMIT $7;
+
+-- name: by_external_id
+-- The living thread that was imported under a name.
+SELECT id FROM threads WHERE account_id = $1 AND external_id = $2 AND deleted_at IS NULL;
+
+-- name: import_message
+-- A message that was said elsewhere.
+INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
+VALUES ($1, $2, $3, $4, $5, COALESCE(to_timestamp($6::bigint / 1000.0), now()));
+
+-- name: imported
+-- A thread that was filled by an import; it was last active when the last thing was said in it.
+UPDATE threads
+   SET last_seq = $2, external_id = $3,
+       last_active_at = COALESCE((SELECT max(created_at) FROM messages WHERE thread_id = $1), last_active_at)
+ WHERE id = $1;

@@ -32,6 +32,8 @@ NOTHING_TO_SEND = {
 
 THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
 BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
+IMPORT = "/v1/threads/import"
+THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
@@ -180,6 +182,52 @@ def branches(bad: list[dict[str, Any]]) -> list[Row]:
             )
             for other in ("{foreign}", "{admins}", "{none}", "x")
         ),
+    ]
+
+
+def exports() -> list[Row]:
+    """Copies of threads and of what is kept of an end user."""
+    cursors = ("x", "x//0", "{none}/x/0", "{none}//-1", "{none}/message/x", "{none}/turn/" + "9" * 19)
+    return [
+        *(Row(400, "GET", THREAD_EXPORT, query=f"?after={cursor}") for cursor in cursors),
+        *(Row(404, "GET", THREAD_EXPORT, ids={"thread_id": i}, key="user") for i in ("{foreign}", "{admins}", "x")),
+        Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
+        *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
+        Row(403, "GET", USER_EXPORT, ids={"end_user_id": "ada"}, key="user"),
+    ]
+
+
+def imports() -> list[Row]:
+    """Conversations from elsewhere."""
+    blocks: list[tuple[str, Any]] = [
+        ("user", [{}]),
+        ("user", [{"type": 5}]),
+        ("user", [{"type": "text"}]),
+        ("user", [{"type": "text", "text": "a\x00"}]),
+        ("user", [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]),
+        ("assistant", [{"type": "tool_use", "id": "t", "name": "n", "input": "{}"}]),
+        ("assistant", [{"type": "tool_result", "tool_use_id": "t"}]),
+        ("assistant", [{"type": "image", "source": "x"}]),
+        ("assistant", "\x00"),
+        ("assistant", 5),
+        ("system", "Hi"),
+    ]
+    said = {"messages": [{"role": "user", "content": "Hi"}]}
+    return [
+        *(Row(400, "POST", IMPORT, {"messages": [{"role": r, "content": c}]}) for r, c in blocks),
+        *(Row(400, "POST", IMPORT, fields) for fields in ({}, {"messages": "x"}, {"messages": [5]})),
+        Row(400, "POST", IMPORT, {"messages": [{"role": "user", "content": "Hi", "created_at": -1}]}),
+        Row(400, "POST", IMPORT, {"messages": [{"role": "user", "content": [{}] * 1001}]}),
+        *(
+            Row(400, "POST", IMPORT, {**said, name: bad})
+            for name, bad in (
+                *(("external_id", value) for value in ("", "x" * 256, "\x00", 5)),
+                *(("title", value) for value in (5, "x" * 513, "\x00")),
+                *(("metadata", value) for value in ([], "x", {"a": "\x00"})),
+                ("thread_id", "x"),
+            )
+        ),
+        Row(403, "POST", IMPORT, {**said, "end_user_id": "bob"}, key="user"),
     ]
 
 
@@ -696,6 +744,8 @@ TABLE = [
     *malformed(),
     *turns(),
     *threads(),
+    *imports(),
+    *exports(),
     *control(),
     *relay(),
     *media(),
