@@ -18,6 +18,8 @@ NO_WAY = -1
 FORM, WAY = "_form", "_way"
 """Names of our own fields; no connector's begins with `_`."""
 
+RESERVED = re.compile(r"[\\/(){}|]")
+"""Within brackets."""
 LAST_HYPHEN = re.compile(r"(?<!\\)-\]")
 
 
@@ -217,14 +219,12 @@ def _help(one: Field) -> Iterable[str]:
 
 def browser_pattern(pattern: str | None) -> str | None:
     """The pattern for a browser, spaces around the value allowed; None when it may read it otherwise."""
-    if pattern is None or not PORTABLE.fullmatch(pattern) or "(?" in pattern or "\\" in _classes(pattern):
+    if pattern is None or not PORTABLE.fullmatch(pattern) or "(?" in pattern:
+        return None
+    if any(RESERVED.search(inner) for inner in re.findall(r"\[([^\]]*)\]", pattern)):
         return None
     portable = LAST_HYPHEN.sub(r"\\-]", pattern)
     return rf"\s*(?:{portable})\s*"
-
-
-def _classes(pattern: str) -> str:
-    return "".join(re.findall(r"\[([^\]]*)\]", pattern))
 
 
 def _promise(vendor: str, app: str) -> Html:

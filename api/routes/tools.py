@@ -1,6 +1,6 @@
 """Tools, for admins: webhooks are registered here; and the four meta-tools over REST, for any key."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -16,7 +16,7 @@ from qlaud_actors.tools import meta, store
 from qlaud_actors.tools.dispatch import NoJournal
 from qlaud_actors.tools.model import Effect, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import reachable_tools
-from qlaud_actors.tools.schema import check_definition, problems
+from qlaud_actors.tools.schema import check_definition
 
 routes = web.RouteTableDef()
 
@@ -32,6 +32,14 @@ class ToolBody(msgspec.Struct):
     timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=120_000)] = 30_000
     effect: Effect = "write"
     shared: bool = True
+
+
+class ConnectionsBody(msgspec.Struct):
+    """`POST /v1/connections`. What is wrong with it is said without repeating a credential."""
+
+    action: Literal["list", "status", "connect", "disconnect"]
+    tool: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    credentials: dict[str, str] | None = None
 
 
 @routes.post("/v1/tools")
@@ -98,12 +106,9 @@ async def execute_tools(request: web.Request) -> web.Response:
 @routes.post("/v1/connections")
 async def manage_connections(request: web.Request) -> web.Response:
     """`qlaud_manage_connections` over REST, where `connect` may bring credentials along."""
-    hub, arguments = services(request), await read_json(request, dict[str, Any])
-    if wrong := problems(meta.CONNECTIONS_TOOL.input_schema, arguments):
-        raise InvalidRequest("; ".join(wrong))
-    toolset = await _reachable(request)
-    outcome = await hub.desk.answer(arguments, toolset, call_context(request), by_model=False)
-    return _answered(outcome)
+    body, toolset = await read_json(request, ConnectionsBody), await _reachable(request)
+    arguments, context = msgspec.structs.asdict(body), call_context(request)
+    return _answered(await services(request).desk.answer(arguments, toolset, context, by_model=False))
 
 
 def _url(body: ToolBody, *, allow_private: bool) -> str:

@@ -14,12 +14,13 @@ from qlaud_actors.connectors.hosts import host_problem
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Auth, Connector, Field, Paging
 from qlaud_actors.connectors.template import SPREAD, names
+from qlaud_actors.settings import SettingsError
 
 RESERVED = frozenset({"cursor", "limit", "idempotency_key"})
 """Names that the catalogue itself gives a value."""
 
 
-class ConnectorFileError(Exception):
+class ConnectorFileError(SettingsError):
     """A connector file is not usable; the message begins with the file's name."""
 
 

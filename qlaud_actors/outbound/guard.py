@@ -226,6 +226,9 @@ def open_guarded_session(allow_private: bool, lookup: Lookup = socket.getaddrinf
         family, kind, protocol, _, to = info
         check_address(ip_address(to[0]), "an address", allow_private=allow_private)
         if attempt := current.get():
+            if attempt.sent:
+                # aiohttp makes a GET, PUT or DELETE again when the peer hung up: that is not its decision.
+                raise ConnectionAbortedError
             attempt.addresses.append(to[0])
         return socket.socket(family, kind, protocol)
 

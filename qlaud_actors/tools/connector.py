@@ -70,8 +70,8 @@ def outcome_of(slug: str, result: Result) -> ToolOutcome:
     if result.code in (NOT_CONNECTED, EXPIRED):
         told["tool"] = PREFIX + slug
         told["message"] += (
-            f" Use qlaud_manage_connections with action `connect` and tool `{PREFIX}{slug}`, and give the user"
-            " the link."
+            f" Use qlaud_manage_connections with action `connect` and tool `{PREFIX}{slug}`, and give the"
+            " user the link."
         )
     if result.unsure:
         told["message"] += f" {MAY_HAVE_HAPPENED}"

@@ -71,8 +71,8 @@ class ConnectionDesk:
             raise _Refused(NO_CREDENTIALS)
         match arguments["action"]:
             case "connect" if credentials:
-                scheme, values = _way_in(connector, credentials)
-                await self.connections.connect(owner, connector.slug, scheme, values)
+                scheme = _way_in(connector, credentials)
+                await self.connections.connect(owner, connector.slug, scheme, credentials)
             case "connect":
                 link = await self.make_link(owner, connector.slug)
                 expires_at = link.expires_at_ms
@@ -89,8 +89,8 @@ class ConnectionDesk:
             return
         if await self.connections.find(owner, connector.slug) is not None:
             raise _Refused(
-                f"{connector.name} is used through the connection of the whole account, which only its operator "
-                "can disconnect."
+                f"{connector.name} is used through the connection of the whole account, which only its"
+                " operator can disconnect."
             )
 
     async def _list(self, owner: Owner) -> list[dict[str, Any]]:
@@ -151,14 +151,11 @@ def _prompt(connector: Connector) -> str:
     return f"Use `connect` {link}, or with `credentials` that hold: {'; or '.join(ways)}."
 
 
-def _way_in(connector: Connector, credentials: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
-    """Which way of signing in has these fields, and their values. Raises _Refused."""
-    values = {name: value for name, value in credentials.items() if isinstance(value, str)}
-    if len(values) < len(credentials):
-        raise _Refused("`credentials` must be an object of texts.")
+def _way_in(connector: Connector, credentials: Mapping[str, str]) -> int:
+    """Which way of signing in has these fields. Raises _Refused."""
     for scheme, auth in enumerate(connector.auth):
-        if auth.oauth2 is None and _fits(connector, auth, values):
-            return scheme, values
+        if auth.oauth2 is None and _fits(connector, auth, credentials):
+            return scheme
     raise _Refused(f"These `credentials` do not fit {connector.name}. {_prompt(connector)}")
 
 

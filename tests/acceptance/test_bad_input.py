@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 from cluster import MODEL, Api, Cluster, running_cluster, script
 
 from api.routes import ROUTES
+from qlaud_actors.connectors import links
+from qlaud_actors.connectors.connection import Owner
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.lifecycle import NewKey
+from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT
 
 MAX_BODY = 20 * 1024
 NOTHING_TO_SEND = {
@@ -41,6 +44,7 @@ TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
 HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
 SERVERS, SERVER = "/v1/mcp-servers", "/v1/mcp-servers/{server_id}"
+CONNECT, CALLBACK = "/connect/{token}", "/connect/oauth/callback"
 DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
 CONNECTIONS, USAGE, EXPORT = "/v1/connections", "/v1/usage", "/v1/usage/export"
@@ -369,6 +373,13 @@ def control() -> list[Row]:
         Row(400, "POST", EXECUTE, {"calls": [{"args": {}}]}),
         Row(400, "POST", CONNECTIONS, {"action": "explode"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "x" * 129}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect"}),
+        Row(400, "POST", CONNECTIONS, {"action": "disconnect", "tool": "linear/no_such_action"}),
+        *(
+            Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "linear", "credentials": given})
+            for given in ("x", [], {"api_key": 1}, {"api_key": ""}, {"other": "x"}, {"api_key": "x" * 5000})
+        ),
         *(
             Row(403, method, route, body, key="user")
             for method, route, body in (
@@ -740,6 +751,26 @@ def mcp_servers() -> list[Row]:
     ]
 
 
+def connect_page() -> list[Row]:
+    """The connect page: what is no link, and forms that the page does not send."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    no_links = ("x", "A" * 43, "%00", "ü", "x" * 5_000)
+    bad = (
+        *(b"", b"_way=0", b"_form=x&_way=0&api_key=x", b"_form=%ff", b"_form=x&_form=x", b"a" * 100, b"=&="),
+        *(b"\xff=1", b"&".join(b"f%d=1" % number for number in range(40)), b'{"_form":"x"}'),
+    )
+    unknown = f"?state={'A' * 43}&code=x"
+    queries = ("", "?code=x", "?state=x&code=x", unknown, "?error=access_denied", "?state=%00")
+    return [
+        *(Row(410, "GET", CONNECT, ids={"token": token}) for token in no_links),
+        *(Row(410, "POST", CONNECT, b"_way=0", ids={"token": token}, headers=form) for token in no_links),
+        *(Row(400, "POST", CONNECT, body, headers=form) for body in bad),
+        Row(400, "POST", CONNECT, {"_form": "x"}),
+        Row(413, "POST", CONNECT, b"_form=" + b"x" * 66_000, headers=form),
+        *(Row(400, "GET", CALLBACK, query=query) for query in queries),
+    ]
+
+
 TABLE = [
     *malformed(),
     *turns(),
@@ -754,6 +785,7 @@ TABLE = [
     *stripe(),
     *hooks(),
     *mcp_servers(),
+    *connect_page(),
     *jobs(),
 ]
 
@@ -788,6 +820,8 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     ids["delivery_id"] = str(new_uuid())
     hook = {"url": "https://hooks.example/x", "events": ["job.completed"]}
     ids["webhook_id"] = (await admin.post("/v1/webhooks", hook))["id"]
+    link = await links.create(pool, Owner(BOOTSTRAP_ACCOUNT, "ada"), "linear", "")
+    ids["token"] = link.url.removeprefix("/connect/")
     account = new_uuid()
     ids["account_id"] = str(account)
     await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", account)
@@ -816,6 +850,10 @@ async def send(row: Row, ids: dict[str, str], api: Api, *, chunked: bool = False
     headers = {"x-api-key": api.key, "content-type": "application/json", **row.headers}
     data = _chunks(body) if chunked else body
     async with api.session.request(row.method, api.base_url + path, data=data, headers=headers) as response:
+        if row.route.startswith("/connect/"):  # for people
+            text = await response.text()
+            page = response.content_type == "text/html" and 'role="alert"' in text
+            return response.status, {"error": {"type": "page"}} if page else text
         return response.status, await response.json(content_type="application/json")
 
 

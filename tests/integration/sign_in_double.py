@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from qlaud_actors.connectors import links
 from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.connectors.catalog_files import packaged
 from qlaud_actors.connectors.connections import Connections, Owner
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.sign_in import SignIn
@@ -28,6 +29,8 @@ from qlaud_actors.settings import Settings
 BASE_URL = "http://qlaud.test:8787"
 KEY = "lin_api_" + "a1B2c3D4e5" * 4
 CLIENT_ID, CLIENT_SECRET = "our-app", "the-apps-secret"
+
+FILES = {name: text for name, text in packaged().items() if name in ("linear.toml", "gmail.toml")}
 
 
 @dataclass
@@ -78,11 +81,9 @@ class SignInDouble:
         begun = self.codes.pop(str(form["code"]), None)
         digest = hashlib.sha256(str(form["code_verifier"]).encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        right = begun and (begun["code_challenge"], begun["redirect_uri"]) == (
-            challenge,
-            form["redirect_uri"],
-        )
-        return begun["who"] if begun and right else None
+        if begun is None or begun["redirect_uri"] != form["redirect_uri"]:
+            return None
+        return begun["who"] if begun["code_challenge"] == challenge else None
 
     async def graphql(self, request: web.Request) -> web.Response:
         """Who somebody is."""
@@ -189,7 +190,8 @@ async def running_desk(pool: Pool, vault: Vault, redis_url: str) -> AsyncIterato
                 "QLAUD_CONNECTOR_BASE_URL_LINEAR": vendor.url,
                 "QLAUD_OAUTH_LINEAR_CLIENT_ID": CLIENT_ID,
                 "QLAUD_OAUTH_LINEAR_CLIENT_SECRET": CLIENT_SECRET,
-            }
+            },
+            FILES,
         )
         sender = VendorSender(session, session, allow_private=True)
         connections, sign_in = Connections(pool, vault, catalog, sender), SignIn(catalog, sender, BASE_URL)

@@ -7,7 +7,7 @@ import pytest
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
 from qlaud_actors.tools.mcp import McpCaller
-from qlaud_actors.tools.meta import CONNECTIONS, EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
+from qlaud_actors.tools.meta import EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.webhook import WebhookCaller
 
@@ -61,20 +61,6 @@ def test_schemas_are_asked_for_under_either_name(argument: str) -> None:
 def test_schemas_need_a_list_of_names(arguments: dict[str, Any]) -> None:
     """Without a usable list the model is told what is missing."""
     assert answer(SCHEMAS, TOOLSET, arguments).is_error
-
-
-@pytest.mark.parametrize("action", ["status", "connect", "disconnect"])
-def test_a_webhook_tool_is_always_connected(action: str) -> None:
-    """Webhooks need no connection, so every action tells the same; unknown tools are an error."""
-    told = answer(CONNECTIONS, TOOLSET, {"action": action, "tool": "send_mail"}).output
-    assert told == {"tool": "send_mail", "status": "connected", "connected": True, "credentials_prompt": None}
-    assert answer(CONNECTIONS, TOOLSET, {"action": action, "tool": "qlaud-mcp/linear"}).is_error
-    assert answer(CONNECTIONS, TOOLSET, {"action": action}).is_error
-
-
-def test_no_connections_are_listed() -> None:
-    """There are no connectors yet."""
-    assert answer(CONNECTIONS, TOOLSET, {"action": "list"}).output == {"tools": []}
 
 
 async def test_nothing_is_run_after_a_failure_when_ordered() -> None:
