@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -21,6 +21,9 @@ ARGUMENTS = [
 ]
 PICTURES = "SCREENSHOTS"
 """Names the folder for pictures of the pages; without it none are taken. `scripts/screenshots` sets it."""
+
+PATIENCE_MS = 15_000
+expect.set_options(timeout=PATIENCE_MS)
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
@@ -56,7 +59,7 @@ async def page_of(browser: Browser, viewport: dict[str, int] = DESKTOP, **more: 
     context = await browser.new_context(java_script_enabled=False, viewport=size, **more)
     try:
         page = await context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         yield page
     finally:
         await context.close()
