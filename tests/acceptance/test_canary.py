@@ -147,6 +147,7 @@ async def test_no_credential_is_left_anywhere(start_stack: Callable[..., Any], v
     wanted = ("table connections:", "connections:", "answer", "/postgres/")  # here it may be, so it is found
     assert [place for place in wanted if place not in shown] == []
     assert any(place.endswith(".log") for place in places)
+    assert places["table connection_secrets"]
     secrets = (LINEAR.credential, WRONG, github.credential, github.oauth.client_secret)
     assert [found for secret in secrets for found in leaks(secret, places)] == []
     assert (linear.mistakes, github.mistakes) == ([], [])

@@ -140,7 +140,7 @@ def test_a_refused_verification_keeps_the_vendors_words_apart() -> None:
     refusal = received({"message": "Bad credentials: ghp_secret"}, 401)
     found = verdict(CONNECTORS["github"], refusal, ("ghp_secret",))
     assert isinstance(found, Failure)
-    assert found.told == "Bad credentials: (hidden)"
+    assert found.told == "Bad credentials: [hidden]"
 
 
 def test_partial_graphql_answers_are_failures() -> None:
