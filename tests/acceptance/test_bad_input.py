@@ -194,7 +194,10 @@ def exports() -> list[Row]:
     cursors = ("x", "x//0", "{none}/x/0", "{none}//-1", "{none}/message/x", "{none}/turn/" + "9" * 19)
     return [
         *(Row(400, "GET", THREAD_EXPORT, query=f"?after={cursor}") for cursor in cursors),
-        *(Row(404, "GET", THREAD_EXPORT, ids={"thread_id": i}, key="user") for i in ("{foreign}", "{admins}", "x")),
+        *(
+            Row(404, "GET", THREAD_EXPORT, ids={"thread_id": other}, key="user")
+            for other in ("{foreign}", "{admins}", "x")
+        ),
         Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
         *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
         Row(403, "GET", USER_EXPORT, ids={"end_user_id": "ada"}, key="user"),

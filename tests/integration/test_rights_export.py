@@ -42,8 +42,8 @@ async def with_turn(pool: Pool, thread_id: str) -> None:
     )
     await pool.execute(
         "INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug,"
-        " provider_slug, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens,"
-        " provider_cost_picos, cost_nanos, price_version, markup_bps, estimated, latency_ms, status)"
+        " provider_slug, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,"
+        " cache_write_1h_tokens, provider_cost_picos, cost_nanos, price_version, markup_bps, estimated, latency_ms, status)"
         " SELECT $1, account_id, key_id, $1, 1, end_user_id, 'm', 'p', 1, 2, 0, 0, 0, 3, 4, 'v', 0, false,"
         " 5, 200 FROM turns t JOIN threads USING (account_id, key_id)"
         " WHERE t.id = $1 AND threads.id = t.thread_id",
