@@ -61,12 +61,14 @@ PRESENCE = 3
 
 @dataclass(frozen=True, slots=True)
 class Vendors:
-    """What connects accounts at vendors and calls them."""
+    """What connects accounts at vendors, and what calls tools."""
 
+    catalog: ConnectorCatalog
     connections: Connections
     sign_in: SignIn
-    caller: ConnectorCaller
     desk: ConnectionDesk
+    mcp: McpCaller
+    dispatcher: Dispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,6 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(broker.close)
         client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
-        mcp = McpCaller(McpClient(webhooks, allow_private=settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
@@ -170,10 +171,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
-        keyring = Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
-        vault = _kept(stack, Vault(keyring, pool, process))
-        connectors = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
-        vendors = _open_vendors(stack, settings, pool, vault, connectors, webhooks)
+        vault = _kept(stack, _vault(settings, pool, process))
+        vendors = _open_vendors(stack, settings, pool, vault, webhooks)
         yield Services(
             settings=settings,
             pool=pool,
@@ -185,15 +184,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
-            mcp=mcp,
-            connectors=connectors,
-            connector_tools=connector_tools(connectors),
+            mcp=vendors.mcp,
+            connectors=vendors.catalog,
+            connector_tools=connector_tools(vendors.catalog),
             connections=vendors.connections,
             sign_in=vendors.sign_in,
             desk=vendors.desk,
-            dispatcher=Dispatcher(
-                WebhookCaller(webhooks, settings.allow_private_webhooks), mcp, vendors.caller, vendors.desk
-            ),
+            dispatcher=vendors.dispatcher,
             publisher=publisher,
             bus=bus,
             relay=relay,
@@ -203,16 +200,21 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
+def _vault(settings: Settings, pool: Pool, process: uuid.UUID) -> Vault:
+    return Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else ""), pool, process)
+
+
 def _open_vendors(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
     pool: Pool,
     vault: Vault,
-    catalog: ConnectorCatalog,
     guarded: Session,
 ) -> Vendors:
+    allow_private = settings.allow_private_webhooks
+    catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
     operators = _kept(stack, open_guarded_session(allow_private=True))
-    sender = VendorSender(guarded, operators, allow_private=settings.allow_private_webhooks)
+    sender = VendorSender(guarded, operators, allow_private=allow_private)
     connections = Connections(pool, vault, catalog, sender)
     sign_in = SignIn(catalog, sender, settings.base_url)
     credentials = _kept(stack, Credentials(pool, vault, sign_in))
@@ -221,7 +223,10 @@ def _open_vendors(
         return links.create(pool, owner, connector, settings.base_url)
 
     caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
-    return Vendors(connections, sign_in, caller, ConnectionDesk(catalog, connections, make_link))
+    desk = ConnectionDesk(catalog, connections, make_link)
+    mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
+    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, caller, desk)
+    return Vendors(catalog, connections, sign_in, desk, mcp, dispatcher)
 
 
 class _Closable(Protocol):

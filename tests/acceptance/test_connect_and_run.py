@@ -85,9 +85,7 @@ async def fill_in(scene: Scene, talk: Conversation, link: str) -> bytes:
             await page.get_by_label(talk.label).fill(credential)
             await page.get_by_role("button", name=f"Check and connect {connector}").click()
             if credential == wrong:
-                await expect(page.get_by_role("alert")).to_contain_text(
-                    f"{connector} does not accept this: "
-                )
+                await expect(page.get_by_role("alert")).to_contain_text(f"{connector} does not accept this: ")
                 await picture(page, f"connect-{talk.slug}-refused")
         await expect(page.get_by_role("status")).to_contain_text(f"Connected as {talk.connected_as}")
         await picture(page, f"connect-{talk.slug}-done")

@@ -81,7 +81,7 @@ class NoConnections:
 
 
 async def _no_link(owner: Owner, connector: str) -> NewLink:
-    raise AssertionError("there is no connector")
+    raise AssertionError(f"{owner} asked for {connector}, which is not there")
 
 
 async def _wake_nobody(delivery_ids: list[uuid.UUID]) -> None:

@@ -228,7 +228,9 @@ async def test_a_connector_that_is_gone_ends_its_links(desk: Desk) -> None:
 
 async def test_other_sites_may_not_read_a_page(desk: Desk) -> None:
     """No CORS header, whoever asks."""
-    page = await (await desk.browser()).ask("GET", await desk.link(), headers={"origin": "https://evil.example"})
+    page = await (await desk.browser()).ask(
+        "GET", await desk.link(), headers={"origin": "https://evil.example"}
+    )
     assert not [name for name in page.headers if name.startswith("access-control")]
 
 

@@ -88,7 +88,7 @@ async def test_no_more_than_some_calls_at_a_time_on_one_connection(bench: Bench)
     """Twelve calls at once reach the vendor four by four; another connection does not wait for them."""
     await bench.connect()
     await bench.connect(BOB, OTHER_KEY)
-    inside, most, release = 0, 0, asyncio.Event()
+    inside, most, full, release = 0, 0, asyncio.Event(), asyncio.Event()
 
     async def wait(request: web.Request) -> web.StreamResponse:
         nonlocal inside, most
@@ -96,14 +96,15 @@ async def test_no_more_than_some_calls_at_a_time_on_one_connection(bench: Bench)
             return web.json_response({"id": "2"})
         inside += 1
         most = max(most, inside)
+        if inside == PARALLEL:
+            full.set()
         await release.wait()
         inside -= 1
         return web.json_response({"id": "1"})
 
     bench.acme.answers = [wait]
     running = [asyncio.create_task(bench.run("get_item", call_id=f"call_{i}")) for i in range(12)]
-    while inside < PARALLEL:
-        await asyncio.sleep(0.01)
+    await full.wait()
     assert (await bench.run("get_item", BOB)).output == {"id": "2"}
     release.set()
     assert [(await task).code for task in running] == [None] * 12

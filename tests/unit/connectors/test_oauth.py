@@ -136,7 +136,10 @@ def test_a_look_up_finds_the_rest() -> None:
     assert request.headers["Authorization"] == "Bearer a"
     assert request.url == "https://api.atlassian.com/oauth/token/accessible-resources"
     sites = [{"id": "cloud-1", "url": "https://acme.atlassian.net"}]
-    assert looked_up(jira, received(sites)) == {"cloud_id": "cloud-1", "site_url": "https://acme.atlassian.net"}
+    assert looked_up(jira, received(sites)) == {
+        "cloud_id": "cloud-1",
+        "site_url": "https://acme.atlassian.net",
+    }
     for nothing in ([], {}, [{"id": "x" * 301, "url": "u"}], [{"id": "a\nb", "url": "u"}]):
         with pytest.raises(GrantRefused, match="did not say"):
             looked_up(jira, received(nothing))
