@@ -195,8 +195,8 @@ def exports() -> list[Row]:
     return [
         *(Row(400, "GET", THREAD_EXPORT, query=f"?after={cursor}") for cursor in cursors),
         *(
-            Row(404, "GET", THREAD_EXPORT, ids={"thread_id": other}, key="user")
-            for other in ("{foreign}", "{admins}", "x")
+            Row(404, "GET", THREAD_EXPORT, ids={"thread_id": name}, key="user")
+            for name in ("{foreign}", "{admins}", "x")
         ),
         Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
         *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),

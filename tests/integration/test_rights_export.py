@@ -30,7 +30,8 @@ async def with_turn(pool: Pool, thread_id: str) -> None:
     turn, found = new_uuid(), uuid.UUID(thread_id)
     await pool.execute(
         "INSERT INTO turns (id, thread_id, account_id, key_id, number, request, content, request_id,"
-        " fingerprint, status) SELECT $1, id, account_id, key_id, 1, '{\"model\":\"m\"}', '\"x\"', 'r', '\\x00',"
+        " fingerprint, status)"
+        " SELECT $1, id, account_id, key_id, 1, '{\"model\":\"m\"}', '\"x\"', 'r', '\\x00',"
         " 'completed' FROM threads WHERE id = $2",
         *(turn, found),
     )
@@ -43,7 +44,8 @@ async def with_turn(pool: Pool, thread_id: str) -> None:
     await pool.execute(
         "INSERT INTO usage_events (id, account_id, key_id, turn_id, step, end_user_id, model_slug,"
         " provider_slug, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,"
-        " cache_write_1h_tokens, provider_cost_picos, cost_nanos, price_version, markup_bps, estimated, latency_ms, status)"
+        " cache_write_1h_tokens,"
+        " provider_cost_picos, cost_nanos, price_version, markup_bps, estimated, latency_ms, status)"
         " SELECT $1, account_id, key_id, $1, 1, end_user_id, 'm', 'p', 1, 2, 0, 0, 0, 3, 4, 'v', 0, false,"
         " 5, 200 FROM turns t JOIN threads USING (account_id, key_id)"
         " WHERE t.id = $1 AND threads.id = t.thread_id",
