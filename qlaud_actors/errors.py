@@ -28,7 +28,7 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
-    410: "not_found_error",
+    410: "gone_error",
     413: "request_too_large",
     429: "rate_limit_error",
     529: "overloaded_error",

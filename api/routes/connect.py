@@ -44,8 +44,7 @@ async def finish_sign_in(request: web.Request) -> web.Response:
     """Back from a vendor: the code for tokens, the tokens verified, the connection saved."""
     hub = services(request)
     state = request.query.get("state", "")
-    cookie = _cookie_name(hub.settings, _sign_in_cookie(state))
-    token = request.cookies.get(cookie, "")
+    token = request.cookies.get(_cookie_name(hub.settings, _sign_in_cookie(state)), "")
     if not links.TOKEN.fullmatch(state) or not links.TOKEN.fullmatch(token):
         raise SignInLost
     link = await links.find(hub.pool, token)
@@ -63,7 +62,7 @@ async def finish_sign_in(request: web.Request) -> web.Response:
         response = _form(request, link, token, back.scheme, back.settings, refused)
     else:
         response = success_page(connector, _app(request, link), made.connected_as)
-    response.del_cookie(cookie, path="/")
+    _set_cookie(hub.settings, response, _sign_in_cookie(state), "", max_age=0)
     return response
 
 
@@ -118,11 +117,11 @@ def _form(
     given: Mapping[str, str] | None = None,
     refused: ConnectRefused | None = None,
 ) -> web.Response:
-    """The page for this browser, which gets its cookie if it has none."""
+    """The page for this browser, which keeps the cookie that it has: its other forms stay good."""
     hub, connector = services(request), _connector(request, link)
     browser = request.cookies.get(_cookie_name(hub.settings, COOKIE), "")
-    known = links.TOKEN.fullmatch(browser) is not None
-    browser = browser if known else secrets.token_urlsafe(32)
+    if not links.TOKEN.fullmatch(browser):
+        browser = secrets.token_urlsafe(32)
     response = form_page(
         Form(
             connector=connector,
@@ -136,8 +135,7 @@ def _form(
             refused=refused,
         )
     )
-    if not known:
-        _set_cookie(hub.settings, response, COOKIE, browser)
+    _set_cookie(hub.settings, response, COOKIE, browser)
     return response
 
 
@@ -209,12 +207,18 @@ def _cookie_name(settings: Settings, name: str) -> str:
     return f"__Host-{name}" if settings.base_url.startswith("https://") else name
 
 
-def _set_cookie(settings: Settings, response: web.Response, name: str, value: str) -> None:
+def _set_cookie(
+    settings: Settings,
+    response: web.Response,
+    name: str,
+    value: str,
+    max_age: int = links.LIFETIME_MINUTES * 60,
+) -> None:
     """Lax: sent when a vendor leads back here, not when another site posts a form here."""
     response.set_cookie(
         _cookie_name(settings, name),
         value,
-        max_age=links.LIFETIME_MINUTES * 60,
+        max_age=max_age,
         path="/",
         httponly=True,
         secure=settings.base_url.startswith("https://"),

@@ -12,11 +12,13 @@ from aiohttp import web
 from api.errors import error_response
 from api.pages.connect import Form, browser_pattern, form_page, leaving_page, success_page
 from api.pages.html import VOID, Html, joined, tag
+from api.routes.connect import _set_cookie
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.catalog_files import fields_of
 from qlaud_actors.connectors.connection import ConnectRefused
 from qlaud_actors.connectors.links import LinkOver
 from qlaud_actors.errors import QlaudError
+from qlaud_actors.settings import Settings
 
 CATALOG = ConnectorCatalog.load({})
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
@@ -189,3 +191,15 @@ def test_other_routes_still_get_json() -> None:
     """Only people get pages."""
     assert error_response(QlaudError(), "/v1/connections", "r").content_type == "application/json"
     assert error_response(LinkOver(), "/connect/x", "r").status == 410
+
+
+def test_over_https_the_cookies_are_this_hosts_alone() -> None:
+    """Secure, and with the prefix that keeps other hosts of the domain from setting them; cleared alike."""
+    settings = Settings(public_url="https://qlaud.example")
+    for value, max_age in (("v", 600), ("", 0)):
+        response = web.Response()
+        _set_cookie(settings, response, "qlaud-x", value, max_age=max_age)
+        cookie = response.cookies["__Host-qlaud-x"]
+        assert (cookie["secure"], cookie["httponly"]) == (True, True)
+        assert (cookie["path"], cookie["domain"]) == ("/", "")
+        assert (cookie["samesite"], int(cookie["max-age"])) == ("Lax", max_age)
