@@ -24,7 +24,10 @@ def caller(request: web.Request) -> ApiKey:
 def call_context(request: web.Request) -> CallContext:
     """On whose behalf tools are called outside a turn."""
     key = caller(request)
-    own_key_id = None if key.scope == "admin" else key.id
     return CallContext(
-        key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id, own_key_id=own_key_id
+        key.account_id,
+        request[REQUEST_ID],
+        end_user_id=key.end_user_id,
+        key_id=key.id,
+        own_key_id=None if key.scope == "admin" else key.id,
     )

@@ -30,6 +30,7 @@ from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
 from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
+from qlaud_actors.embeddings.embedder import Embedder
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
 from qlaud_actors.ids import new_uuid
@@ -48,9 +49,12 @@ from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.finder import ToolFinder
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Tool
+from qlaud_actors.tools.search_vectors import SearchVectors
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
@@ -225,7 +229,8 @@ def _open_vendors(
     caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
     desk = ConnectionDesk(catalog, connections, make_link)
     mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
-    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, caller, desk)
+    finder = ToolFinder(pool, catalog, _kept(stack, SearchVectors(Embedder())))
+    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, KeptCalls(pool), caller, desk, finder)
     return Vendors(catalog, connections, sign_in, desk, mcp, dispatcher)
 
 

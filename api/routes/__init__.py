@@ -5,6 +5,7 @@ from aiohttp import web
 from api.routes import (
     account,
     accounts,
+    approvals,
     audio,
     auto_topup,
     billing,
@@ -53,6 +54,7 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     threads.routes,
     branches.routes,
     turns.routes,
+    approvals.routes,
     messages.routes,
     chat_completions.routes,
     embeddings.routes,

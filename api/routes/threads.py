@@ -14,6 +14,7 @@ from api.turn_body import TurnBody, fingerprint, turn_request
 from qlaud_actors.billing.meter import refusal
 from qlaud_actors.billing.model import Refused
 from qlaud_actors.conversation import mailbox, threads
+from qlaud_actors.conversation.approval_rules import Approval
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
 from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
@@ -42,6 +43,7 @@ class ThreadBody(msgspec.Struct):
     kind: str | None = None
     default_mode: str | None = None
     default_model: str | None = None
+    approval: Approval | None = None
 
 
 class ThreadPatch(msgspec.Struct):
@@ -49,6 +51,7 @@ class ThreadPatch(msgspec.Struct):
 
     metadata: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     title: str | msgspec.UnsetType | None = msgspec.UNSET
+    approval: Approval | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @routes.post("/v1/threads/{thread_id}/messages")
@@ -65,7 +68,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         thread_id=thread.id,
         account_id=key.account_id,
         key_id=key.id,
-        request=turn_request(body),
+        request=turn_request(body, thread.approval),
         content=body.content,
         request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
@@ -152,21 +155,21 @@ async def get_thread(request: web.Request) -> web.Response:
 
 @routes.patch("/v1/threads/{thread_id}")
 async def patch_thread(request: web.Request) -> web.Response:
-    """Merge metadata, set the title."""
+    """Merge metadata, set the title and the approval policy."""
     body = await read_json(request, ThreadPatch)
     metadata = None if body.metadata is msgspec.UNSET else body.metadata
     title = None if body.title is msgspec.UNSET else body.title
     check_metadata(metadata)
     check_text("title", title)
-    thread = await threads.change(
-        services(request).pool,
-        caller(request),
-        path_uuid(request, "thread_id"),
+    change = threads.ThreadChange(
         metadata=metadata,
         title=title,
         set_title=body.title is not msgspec.UNSET,
+        approval=None if body.approval is msgspec.UNSET else body.approval,
+        set_approval=body.approval is not msgspec.UNSET,
     )
-    return json_response(thread_object(thread))
+    hub, thread_id = services(request), path_uuid(request, "thread_id")
+    return json_response(thread_object(await threads.change(hub.pool, caller(request), thread_id, change)))
 
 
 @routes.delete("/v1/threads/{thread_id}")
@@ -214,6 +217,7 @@ def thread_object(thread: Thread) -> dict[str, object]:
         "workspace_id": thread.workspace_id,
         "default_mode": thread.default_mode,
         "default_model": thread.default_model,
+        "approval": thread.approval,
         "latest_claude_sid": None,
         "parent_thread_id": str(thread.parent_thread_id) if thread.parent_thread_id else None,
         "branched_at_seq": thread.branched_at_seq,

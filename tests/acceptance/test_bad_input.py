@@ -38,6 +38,7 @@ BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
 IMPORT = "/v1/threads/import"
 THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
+APPROVALS, APPROVE = f"{THREAD}/approvals", f"{THREAD}/approvals/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
@@ -92,7 +93,7 @@ def malformed() -> list[Row]:
         ("POST", route)
         for route in (
             *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
-            *(SERVERS, "/mcp"),
+            *(SERVERS, "/mcp", APPROVE),
         )
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
@@ -123,6 +124,9 @@ def turns() -> list[Row]:
         {"thinking": {"budget_tokens": 64}},
         {"temperature": 3},
         {"qlaud_runtime": {"max_iterations": "8"}},
+        {"qlaud_runtime": {"approval": "sometimes"}},
+        {"qlaud_runtime": {"approval": True}},
+        *({"qlaud_runtime": {"approval_timeout_s": seconds}} for seconds in (0, -1, "60", 1e9, 604_801)),
         {"models": "x"},
         {"models": [MODEL] * 9},
         {"models": [""]},
@@ -151,6 +155,7 @@ def turns() -> list[Row]:
         *(Row(404, "POST", RESULT, {"output": 1}, ids={"tool_use_id": i}) for i in ("x", "%00", "x" * 600)),
         Row(404, "POST", RESULT, {"output": 1}, ids={"thread_id": "{foreign}"}),
         Row(400, "POST", RESULT, {"output": 1, "is_error": "no"}),
+        *approvals(),
         *(
             Row(404, method, route, ids=ids)
             for method, route in (("GET", TURN), ("GET", STREAM), ("POST", CANCEL))
@@ -166,6 +171,24 @@ def turns() -> list[Row]:
             for after in ("x", "-1", "1.5", "9" * 30, "%D9%A3")
         ),
         Row(400, "GET", STREAM, headers={"last-event-id": "x"}),
+    ]
+
+
+def approvals() -> list[Row]:
+    """A person's word on calls that wait for it; here none does."""
+    yes = {"approve": True}
+    bad: list[Any] = [{}, {"approve": "yes"}, {"approve": None}]
+    bad += [{**yes, "reason": reason} for reason in (5, "\x00", "x" * 2001)]
+    return [
+        *(Row(400, "POST", APPROVE, body) for body in bad),
+        *(Row(404, "POST", APPROVE, yes, ids={"tool_use_id": i}) for i in ("x", "%00", "x" * 600)),
+        *(
+            Row(404, method, route, body, ids={"thread_id": other})
+            for method, route, body in (("GET", APPROVALS, None), ("POST", APPROVE, yes))
+            for other in ("{foreign}", "{none}", "x")
+        ),
+        Row(404, "GET", APPROVALS, ids={"thread_id": "{admins}"}, key="user"),
+        Row(404, "POST", APPROVE, yes, ids={"thread_id": "{admins}"}, key="user"),
     ]
 
 
@@ -248,6 +271,8 @@ def threads() -> list[Row]:
         {"metadata": "x"},
         {"metadata": {"a": "\x00"}},
         {"metadata": {"\x00": 1}},
+        {"approval": "maybe"},
+        {"approval": 5},
     ]
     return [
         *(Row(400, "POST", THREADS, fields) for fields in bad),
@@ -374,6 +399,16 @@ def control() -> list[Row]:
         Row(400, "POST", SCHEMAS, {"tools": []}),
         Row(400, "POST", EXECUTE, {"calls": []}),
         Row(400, "POST", EXECUTE, {"calls": [{"args": {}}]}),
+        *(
+            Row(400, "POST", EXECUTE, {"calls": [{"tool": "taken", **fields}]})
+            for fields in (
+                {"timeout_ms": 99},
+                {"timeout_ms": 120_001},
+                {"idempotency_key": ""},
+                {"idempotency_key": 5},
+                {"idempotency_key": "x" * 256},
+            )
+        ),
         Row(400, "POST", CONNECTIONS, {"action": "explode"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "x" * 129}),

@@ -50,6 +50,7 @@ SPENDING: dict[str, list[dict[str, Any]]] = {
 }
 """Every route that can spend money, with requests that would."""
 NOT_SPENDING = {
+    "/connect/{token}",
     "/mcp",
     "/v1/accounts",
     "/v1/billing/stripe-meter/retry",

@@ -20,6 +20,7 @@ from qlaud_actors.settings import Secret
 from qlaud_actors.tools import meta, store
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher, NoJournal
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall
@@ -48,7 +49,7 @@ async def dispatcher(bench: Bench) -> AsyncIterator[Dispatcher]:
         desk = ConnectionDesk(bench.catalog, bench.connections, make_link)
         webhooks = WebhookCaller(session, allow_private=False)
         mcp = McpCaller(McpClient(session, allow_private=False))
-        yield Dispatcher(webhooks, mcp, ConnectorCaller(bench.executor), desk)
+        yield Dispatcher(webhooks, mcp, KeptCalls(bench.pool), ConnectorCaller(bench.executor), desk)
 
 
 @pytest.fixture

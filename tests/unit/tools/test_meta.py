@@ -4,6 +4,7 @@ import uuid
 from typing import Any, cast
 
 import pytest
+from fakes.kept_memory import KeptInMemory
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
 from qlaud_actors.tools.mcp import McpCaller
@@ -33,7 +34,7 @@ class Webhooks:
 async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     """The results of a multi_execute."""
     arguments = {"calls": [{"tool": name, "args": {"size": size}} for name, size in calls], **more}
-    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
+    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), KeptInMemory())
     context = CallContext(uuid.UUID(int=1), "req_1")
     outcome = await dispatcher.run(ToolCall("c", "t", EXECUTE, arguments), TOOLSET, context, NoJournal())
     results: list[dict[str, Any]] = outcome.output["results"]
@@ -43,7 +44,7 @@ async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> l
 def test_a_search_tells_names_and_no_schemas() -> None:
     """Results hold name, kind, description and score, best first."""
     (best, *_) = answer(SEARCH, TOOLSET, {"intent": "find a customer"}).output["results"]
-    assert set(best) == {"name", "kind", "description", "score"}
+    assert {"name", "kind", "description", "score", "connector", "status"} <= set(best)
     assert (best["name"], best["kind"]) == ("crm/find_customer", "webhook")
     assert len(answer(SEARCH, TOOLSET, {"intent": "mail a customer", "limit": 1}).output["results"]) == 1
 
