@@ -25,6 +25,7 @@ NOTHING_TO_SEND = {
     ("GET", "/v1/keys"),
     ("GET", "/v1/tools"),
     ("GET", "/v1/builtins"),
+    ("GET", "/v1/mcp-catalog"),
     ("DELETE", "/v1/threads/empty"),
     ("GET", "/v1/catalog"),
     ("GET", "/v1/models"),
@@ -745,6 +746,24 @@ def jobs() -> list[Row]:
     ]
 
 
+def from_catalogue() -> list[dict[str, Any]]:
+    """What is wrong with registrations of MCP servers that name an entry of the catalogue."""
+    key = {"api_key": "lin_api_" + "x" * 40}
+    linear = {"catalog_slug": "linear", "config": key}
+    return [
+        *({"catalog_slug": slug} for slug in ("", "nobody", "LINEAR", "notion", "mcp-linear", 5)),
+        *({"catalog_slug": "linear", "config": config} for config in (None, {}, [], {"api_key": 5})),
+        *({"catalog_slug": "linear", "config": {"api_key": value}} for value in ("", "x", "é" * 50, "a\nb")),
+        {"catalog_slug": "linear", "config": {**key, "more": "x"}},
+        {**linear, "auth_mode": "nobody"},
+        {**linear, "auth_mode": "per_user"},
+        {**linear, "auth_headers": {"x": "y"}},
+        {**linear, "server_url": "https://mcp.example/x"},
+        {"server_url": "https://mcp.example/x", "config": key},
+        {"server_url": "https://mcp.example/x", "auth_mode": "per_user"},
+    ]
+
+
 def mcp_servers() -> list[Row]:
     """MCP servers: their names, addresses and headers, and what is not one's own."""
     right = {"name": "crm", "server_url": "https://mcp.example/x"}
@@ -785,7 +804,7 @@ def mcp_servers() -> list[Row]:
         *(Row(400, "POST", "/mcp", message) for message in messages),
         *(Row(400, "POST", SERVERS, {**right, **fields}) for fields in bad),
         Row(400, "POST", SERVERS, {"name": "crm"}),
-        Row(400, "POST", SERVERS, {"name": "crm", "catalog_slug": "linear", "config": {}}),
+        *(Row(400, "POST", SERVERS, {"name": "crm", **fields}) for fields in from_catalogue()),
         Row(403, "POST", SERVERS, right, key="user"),
         Row(502, "POST", SERVERS, {**right, "server_url": "https://nobody.invalid/mcp"}),
         *(
