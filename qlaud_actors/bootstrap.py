@@ -23,6 +23,7 @@ from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
 from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
+from qlaud_actors.embeddings.embedder import Embedder
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
 from qlaud_actors.ids import new_uuid
@@ -30,7 +31,7 @@ from qlaud_actors.keys.limits import Limits
 from qlaud_actors.keys.memory import KnownKeys
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Session
-from qlaud_actors.outbound.client import open_client
+from qlaud_actors.outbound.client import Client, open_client
 from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.outbound.mcp import McpClient
 from qlaud_actors.outbound.retry import RetryPolicy
@@ -38,6 +39,11 @@ from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
+from qlaud_actors.search.embed import Models, OfflineModel, QueryVectors
+from qlaud_actors.search.find import Searcher
+from qlaud_actors.search.index import VectorIndex
+from qlaud_actors.search.indexer import Indexer
+from qlaud_actors.search.placing import Placer
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.mcp import McpCaller
@@ -72,6 +78,7 @@ class Services:
     limits: Limits
     prices: PriceFollower
     known_keys: KnownKeys
+    searcher: Searcher
 
     async def wake(self, turn_ids: list[uuid.UUID]) -> None:
         """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
@@ -80,6 +87,10 @@ class Services:
     async def wake_deliveries(self, delivery_ids: list[uuid.UUID]) -> None:
         """The same for deliveries of webhooks."""
         await self._enqueue(jobs.SendDelivery(str(delivery_id)) for delivery_id in delivery_ids)
+
+    async def wake_index(self, thread_id: uuid.UUID) -> None:
+        """The same for the messages of a thread that search lacks."""
+        await self._enqueue([jobs.IndexThread(str(thread_id))])
 
     async def _enqueue(self, wakes: Iterable[jobs.Job]) -> None:
         try:
@@ -116,7 +127,14 @@ class Services:
             vault=self.vault,
             dispatcher=self.dispatcher,
             wake=self.wake,
+            wake_index=self.wake_index,
         )
+
+    def indexer(self) -> Indexer:
+        """The one who indexes messages in this process."""
+        searcher = self.searcher
+        placer = Placer(self.pool, searcher.chroma) if searcher.chroma else None
+        return Indexer(self.pool, searcher.models, placer, self.settings.master_key)
 
 
 @contextlib.asynccontextmanager
@@ -163,7 +181,16 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             limits=Limits(redis),
             prices=prices,
             known_keys=KnownKeys(pool),
+            searcher=open_searcher(settings, pool, relay, client),
         )
+
+
+def open_searcher(settings: Settings, pool: Pool, relay: Relay, client: Client) -> Searcher:
+    """Search over the process's own parts; the offline model is loaded at its first use."""
+    offline = OfflineModel(Embedder())
+    models = Models(offline, relay, settings.embedding_model, settings.embedding_dimensions)
+    chroma = VectorIndex(client, settings.chroma_url) if settings.chroma_url else None
+    return Searcher(pool, models, chroma, QueryVectors())
 
 
 class _Closable(Protocol):

@@ -11,6 +11,7 @@ import click
 from qlaud_actors import audit
 from qlaud_actors.catalog_commands import catalog
 from qlaud_actors.price_commands import prices
+from qlaud_actors.search_commands import search
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.vault_commands import vault
 
@@ -115,6 +116,7 @@ main.add_command(audit.usage)
 main.add_command(prices)
 main.add_command(catalog)
 main.add_command(vault)
+main.add_command(search)
 
 
 def _become(module: str) -> None:

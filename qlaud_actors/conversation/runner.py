@@ -14,7 +14,7 @@ from qlaud_actors.connectors.store import Vault
 from qlaud_actors.conversation import events, mailbox, threads
 from qlaud_actors.conversation.call_journal import ToolJournal
 from qlaud_actors.conversation.calls import TurnModels
-from qlaud_actors.conversation.closing import Wake, announce, close_stream
+from qlaud_actors.conversation.closing import Wake, WakeIndex, announce, close_stream
 from qlaud_actors.conversation.journal import StepJournal
 from qlaud_actors.conversation.loop import Ports, run_turn
 from qlaud_actors.conversation.model import Turn, TurnOutcome
@@ -71,6 +71,7 @@ class TurnRunner:
     vault: Vault
     dispatcher: Dispatcher
     wake: Wake
+    wake_index: WakeIndex
     owner: str = field(default_factory=lambda: str(new_uuid()))
     carrier: Carrier[Turn] = field(init=False)
     _slots: asyncio.Semaphore | None = None
@@ -124,6 +125,7 @@ class TurnRunner:
         finished = await persistently(lambda: mailbox.finish(self.pool, turn, result))
         if finished:
             await close_stream(self.publisher, turn_log, finished, self.wake)
+            await self.wake_index(turn.thread_id)
             _log_end(finished.turn)
 
     async def _result(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome | QlaudError:

@@ -107,11 +107,17 @@ class Client:
 
         Raises OutboundError.
         """
+        return await self.send("POST", url, headers, body, timeouts)
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts | None = None
+    ) -> Response:
+        """The same with another method."""
         timeouts = timeouts or self._timeouts
         payload = io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
         with _OUTBOUND_ERRORS:
-            response = await self._session.post(
-                url, headers=headers, data=payload, allow_redirects=False, timeout=timeouts.of_session
+            response = await self._session.request(
+                method, url, headers=headers, data=payload, allow_redirects=False, timeout=timeouts.of_session
             )
         return Response(response, timeouts)
 
