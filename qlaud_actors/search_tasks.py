@@ -55,7 +55,7 @@ async def reindex(settings: Settings, *, force: bool) -> int:
             await store.begin_index(services.pool, wanted.name, wanted.dimensions)
             building = await _building(services)
         if building is None:
-            click.echo("the first index is being made by the workers; `qlaud search status` says how far it is")
+            click.echo("the workers make the first index; `qlaud search status` says how far it is")
             return 0
         click.echo(f"{building.model}: building beside the index that serves")
         await _build(services, building)

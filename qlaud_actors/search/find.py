@@ -29,6 +29,7 @@ from qlaud_actors.search.model import (
     fuse,
     searched_text,
     snippet,
+    spelled,
 )
 from qlaud_actors.search.placing import note_lost
 from qlaud_actors.search.store import QUERIES, columns, matrix_of, parse_chunk_id
@@ -42,7 +43,7 @@ MANY = 20_000
 WIDE, WIDER = 50, 2_000
 """How many of the nearest Chroma is asked for, at least and at most."""
 
-RANKED = 5_000
+RANKED = 2_000
 """Of the messages that have a word, so many are ranked."""
 
 FUSED = 50
@@ -126,7 +127,7 @@ class _Search:
     async def by_words(self, depth: int) -> list[Scored]:
         """Best first, by rank (0 to 1)."""
         rows = await self.searcher.pool.fetch(
-            QUERIES.words_in_scope, *self._scope(), *self._filters(), self.wanted.query, depth, RANKED
+            QUERIES.words_in_scope, *self._scope(), *self._filters(), spelled(self.wanted.query), depth, RANKED
         )
         return [Scored(Place(row["thread_id"], row["seq"]), row["score"]) for row in rows]
 

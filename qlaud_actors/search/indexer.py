@@ -17,7 +17,7 @@ from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.search import store
 from qlaud_actors.search.embed import Models, VectorModel
-from qlaud_actors.search.model import Chunk, Place, chunks, searched_text
+from qlaud_actors.search.model import Chunk, Place, chunks, in_context, searched_text
 from qlaud_actors.search.placing import Placer
 from qlaud_actors.search.store import QUERIES, Claimed, Index, Piece
 from qlaud_actors.settings import Secret
@@ -129,7 +129,8 @@ class Indexer:
             places.append(one.place)
             if not one.has_vectors and (text := _text_of(one)):
                 texts[one.place] = chunks(text)
-        pieces = await self._embed(index, texts)
+        questions = {one.place: _question_of(one) for one in read}
+        pieces = await self._embed(index, texts, questions)
         async with self.pool.acquire() as connection, connection.transaction():
             held = await store.lock_claim(connection, claim_id, places)
             kept = [piece for piece in pieces if piece.place in held]
@@ -139,11 +140,13 @@ class Indexer:
             done = [place for place in held if place not in texts and place not in known]
             await store.finish(connection, claim_id, done)
 
-    async def _embed(self, index: Index, texts: dict[Place, list[Chunk]]) -> list[Piece]:
+    async def _embed(
+        self, index: Index, texts: dict[Place, list[Chunk]], questions: dict[Place, str]
+    ) -> list[Piece]:
         if not texts:
             return []
         model = self.models.of(index.model, index.dimensions)
-        flat = [chunk.text for pieces in texts.values() for chunk in pieces]
+        flat = [in_context(chunk, questions[place]) for place, pieces in texts.items() for chunk in pieces]
         vectors = await model.vectors(flat, await self._payer(model))
         found: list[Piece] = []
         for place, pieces in texts.items():
@@ -180,3 +183,8 @@ class Indexer:
 def _text_of(one: Claimed) -> str:
     """What of a message is indexed: nothing of a deleted thread."""
     return searched_text(one.role, one.content, last=one.last) if one.alive else ""
+
+
+def _question_of(one: Claimed) -> str:
+    """What an answer answers."""
+    return searched_text("user", one.question, last=False) if one.question else ""

@@ -15,16 +15,26 @@ MAX_CHARS = 100_000
 CHUNK_CHARS = 900
 """Of one vector: about what the offline model reads (256 tokens)."""
 
+QUESTION_CHARS = 200
+"""Of a question that are read with its answer: "Yes, within 14 days" means nothing alone."""
+
 OVERLAP_CHARS = 150
 """What a chunk repeats of the one before, so that no sentence is cut out of both."""
 
 SNIPPET_CHARS = 240
 
-FUSION_CONSTANT = 60
+FUSION_CONSTANT = 10
 """Of reciprocal rank fusion (Cormack, Clarke, Büttcher 2009): how little the first places stand out."""
+
+SOME_WORDS_WEIGHT = 0.7
+"""What a place among texts counts that has only some of the words: less than one with all, or by meaning."""
+
+ALL_WORDS = 0.5
+"""The least rank of a text that has all words of a query."""
 
 _WORD = re.compile(r"\w+")
 _SPACES = re.compile(r"\s+")
+_FOREIGN_MARKS = re.compile(r"[^\x00-\x7f\w]")
 
 
 class Place(NamedTuple):
@@ -93,6 +103,11 @@ def chunks(text: str) -> list[Chunk]:
         start = _gap_before(text, end - OVERLAP_CHARS, start + 1)
 
 
+def in_context(chunk: Chunk, question: str) -> str:
+    """What a vector is made of: a chunk, behind the beginning of what it answers."""
+    return f"{question[:QUESTION_CHARS]}\n{chunk.text}" if question else chunk.text
+
+
 def _gap_before(text: str, at: int, least: int) -> int:
     """Behind the last white space before `at`, or `at` itself when there is none behind `least`."""
     for place in range(at, least, -1):
@@ -125,6 +140,13 @@ def _first_match(text: str, query: str) -> int | None:
     return None
 
 
+def spelled(text: str) -> str:
+    """A text as its words are indexed and looked for: a database without a locale takes other marks than
+    ASCII's for letters, and does not know capitals such as É.
+    """
+    return _FOREIGN_MARKS.sub(" ", text.lower())
+
+
 def best_of(found: Iterable[tuple[Place, int, float]]) -> list[Scored]:
     """Chunks as messages, each with its best chunk, best first."""
     best: dict[Place, Scored] = {}
@@ -138,9 +160,11 @@ def fuse(semantic: Sequence[Scored], text: Sequence[Scored]) -> list[Scored]:
     """Two rankings as one, best first, by reciprocal rank fusion; a score of 1 is first in both."""
     scores: dict[Place, float] = {}
     chunk_of = {scored.place: scored.chunk for scored in semantic}
-    for ranking in (semantic, text):
+    for ranking, by_words in ((semantic, False), (text, True)):
         for rank, scored in enumerate(ranking, 1):
             gain = (FUSION_CONSTANT + 1) / (FUSION_CONSTANT + rank) / 2
+            if by_words and scored.score < ALL_WORDS:
+                gain *= SOME_WORDS_WEIGHT
             scores[scored.place] = scores.get(scored.place, 0.0) + gain
     ordered = sorted(scores, key=lambda place: (-scores[place], place))
     return [Scored(place, scores[place], chunk_of.get(place)) for place in ordered]

@@ -64,13 +64,15 @@ WITH due AS (
     RETURNING q.thread_id, q.seq, q.account_id, q.stage
 )
 SELECT c.*, m.role, CASE WHEN c.stage = 'read' THEN m.content END AS content,
+       CASE WHEN c.stage = 'read' AND m.role = 'assistant' THEN q.content END AS question,
        t.deleted_at IS NULL AS alive, u.final_seq = c.seq AS last,
        EXISTS (SELECT FROM search_vectors v
                 WHERE v.thread_id = c.thread_id AND v.seq = c.seq AND v.index_id = $1) AS has_vectors
   FROM claimed c
   JOIN messages m ON m.thread_id = c.thread_id AND m.seq = c.seq
   JOIN turns u ON u.id = m.turn_id
-  JOIN threads t ON t.id = c.thread_id;
+  JOIN threads t ON t.id = c.thread_id
+  LEFT JOIN messages q ON q.thread_id = c.thread_id AND q.seq = u.user_seq;
 
 -- name: lock_claim
 -- What is still there of a claim; its messages stay until the transaction ends.
@@ -233,20 +235,33 @@ SELECT m.thread_id, m.seq
    AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9));
 
 -- name: words_in_scope
--- Messages of a scope by words, best first. Of a word that is everywhere, only so many are ranked.
+-- Messages of a scope by words, best first: those with all of them, then those with some. What excludes words or
+-- names a phrase is taken as it is. Of words that are everywhere, only so many messages are ranked.
 WITH wanted AS (
-    SELECT websearch_to_tsquery('english', $10) AS query
+    SELECT query, CASE WHEN query::text ~ '[!<]' THEN query
+                       ELSE replace(query::text, ' & ', ' | ')::tsquery END AS loose
+      FROM (SELECT websearch_to_tsquery('english', $10) AS query) given
 ), matching AS (
-    SELECT w.thread_id, w.seq, w.words, wanted.query
-      FROM wanted JOIN search_words w ON w.words @@ wanted.query
-      JOIN searchable_threads_v1($1, $2, $3, $4, $5, $6) t ON t.id = w.thread_id
-      JOIN messages m ON m.thread_id = w.thread_id AND m.seq = w.seq
-     WHERE ($7::text IS NULL OR m.role = $7)
-       AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
-       AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
-     LIMIT $12
+    (SELECT w.thread_id, w.seq, w.words, query, loose, true AS whole
+       FROM wanted JOIN search_words w ON w.words @@ query
+       JOIN searchable_threads_v1($1, $2, $3, $4, $5, $6) t ON t.id = w.thread_id
+       JOIN messages m ON m.thread_id = w.thread_id AND m.seq = w.seq
+      WHERE ($7::text IS NULL OR m.role = $7)
+        AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
+        AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
+      LIMIT $12)
+    UNION ALL
+    (SELECT w.thread_id, w.seq, w.words, query, loose, false
+       FROM wanted JOIN search_words w ON w.words @@ loose AND NOT w.words @@ query
+       JOIN searchable_threads_v1($1, $2, $3, $4, $5, $6) t ON t.id = w.thread_id
+       JOIN messages m ON m.thread_id = w.thread_id AND m.seq = w.seq
+      WHERE ($7::text IS NULL OR m.role = $7)
+        AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
+        AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
+      LIMIT $12)
 )
-SELECT thread_id, seq, ts_rank_cd(words, query, 33)::float8 AS score
+SELECT thread_id, seq,
+       ((ts_rank(words, loose, 1) / (1 + ts_rank(words, loose, 1)) + whole::integer) / 2)::float8 AS score
   FROM matching ORDER BY score DESC, thread_id, seq LIMIT $11;
 
 -- name: found_messages

@@ -10,7 +10,7 @@ from qlaud_actors.db.pool import Connection, Pool, Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.embeddings.embedder import Vectors
 from qlaud_actors.ids import new_uuid
-from qlaud_actors.search.model import Chunk, Place
+from qlaud_actors.search.model import Chunk, Place, spelled
 
 QUERIES = load_queries("qlaud_actors.search")
 
@@ -42,6 +42,8 @@ class Claimed:
     stage: Literal["read", "place"]
     role: str
     content: Any
+    question: Any
+    """Of an answer: what it answers."""
     alive: bool
     last: bool
     has_vectors: bool
@@ -154,6 +156,7 @@ def _claimed(row: Record) -> Claimed:
         row["stage"],
         row["role"],
         row["content"],
+        row["question"],
         row["alive"],
         bool(row["last"]),
         row["has_vectors"],
@@ -169,7 +172,7 @@ async def lock_claim(connection: Connection, claim_id: uuid.UUID, places: list[P
 
 async def put_words(rows: Rows, texts: dict[Place, str]) -> None:
     """Index texts by their words."""
-    await rows.execute(QUERIES.put_words, *columns(texts), list(texts.values()))
+    await rows.execute(QUERIES.put_words, *columns(texts), list(map(spelled, texts.values())))
 
 
 async def put_vectors(rows: Rows, index_id: uuid.UUID, pieces: list[Piece]) -> None:
