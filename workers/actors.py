@@ -23,9 +23,7 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(
-    runner: TurnRunner, job_runner: JobRunner, courier: Courier, indexer: Indexer
-) -> list[Actor]:
+def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, indexer: Indexer) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:

@@ -89,6 +89,9 @@ def _lines(name: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-STOP = set(
-    ["the", "and", "for", "with", "from", "that", "this", "was", "has", "have", "not", "but", "are", "you", "your", "our", "their", "his", "her", "its", "any", "all", "who", "how", "what", "when", "which", "why", "can", "may", "will", "would", "should", "does", "did", "been", "being", "after", "before", "about", "into", "over", "too", "very", "than", "then", "there", "they", "them", "some", "somebody", "more", "most", "much", "many", "one", "two", "between", "while", "where", "out", "off"]
-)
+_STOP_WORDS = """
+    the and for with from that this was has have not but are you your our their his her its any all who how
+    what when which why can may will would should does did been being after before about into over too very
+    than then there they them some somebody more most much many one two between while where out off
+"""
+STOP = frozenset(_STOP_WORDS.split())

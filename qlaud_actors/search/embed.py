@@ -100,13 +100,13 @@ class CatalogueModel:
 
 @dataclass(slots=True)
 class QueryVectors:
-    """Vectors of queries, remembered in this process only."""
+    """Vectors of queries, remembered in this process only; those that cost, for the key that paid."""
 
-    _known: OrderedDict[tuple[str, str], Any] = field(default_factory=OrderedDict, repr=False)
+    _known: OrderedDict[tuple[str, str, str], Any] = field(default_factory=OrderedDict, repr=False)
 
     async def of(self, model: VectorModel, query: str, payer: ApiKey) -> Any:
         """The vector of a query. Raises QlaudError."""
-        key = (model.name, query)
+        key = (model.name, str(payer.id) if model.paid else "", query)
         if key not in self._known:
             self._known[key] = (await model.vectors([query], payer))[0]
             if len(self._known) > REMEMBERED:

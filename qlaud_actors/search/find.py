@@ -126,8 +126,9 @@ class _Search:
 
     async def by_words(self, depth: int) -> list[Scored]:
         """Best first, by rank (0 to 1)."""
+        query = spelled(self.wanted.query)
         rows = await self.searcher.pool.fetch(
-            QUERIES.words_in_scope, *self._scope(), *self._filters(), spelled(self.wanted.query), depth, RANKED
+            QUERIES.words_in_scope, *self._scope(), *self._filters(), query, depth, RANKED
         )
         return [Scored(Place(row["thread_id"], row["seq"]), row["score"]) for row in rows]
 

@@ -163,9 +163,7 @@ class Indexer:
             raise InvalidKey
         return key
 
-    async def _place(
-        self, index: Index, claim_id: uuid.UUID, claimed: list[Claimed], placer: Placer
-    ) -> bool:
+    async def _place(self, index: Index, claim_id: uuid.UUID, claimed: list[Claimed], placer: Placer) -> bool:
         """Put the kept vectors of a claim into Chroma, account by account."""
         if placer.away:
             return False

@@ -141,9 +141,7 @@ async def figures(rows: Rows) -> list[Figures]:
     return [Figures(**{name: row[name] for name in names}) for row in await rows.fetch(QUERIES.index_figures)]
 
 
-async def claim(
-    rows: Rows, index: Index, claim_id: uuid.UUID, limit: int, *, placing: bool
-) -> list[Claimed]:
+async def claim(rows: Rows, index: Index, claim_id: uuid.UUID, limit: int, *, placing: bool) -> list[Claimed]:
     """Take messages that an index lacks; without `placing` only those whose text is to be read."""
     found = await rows.fetch(QUERIES.claim_messages, index.id, claim_id, CLAIM_SECONDS, limit, placing)
     return [_claimed(row) for row in found]
