@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo up test check bench-relay bench-search clean
+.PHONY: help install demo up test check bench-relay bench-tools bench-search clean
 
 help:
 	@echo "make install   create .venv with the locked packages; .venv/bin/qlaud is the command"
@@ -14,6 +14,7 @@ help:
 	@echo "make check     format, lint, types, import contracts"
 	@echo "make bench-relay  what the relay costs beside a bare proxy (docs/benchmarks.md)"
 	@echo "make bench-search how well and how fast messages are found (docs/benchmarks.md)"
+	@echo "make bench-tools  what the search over tools finds, and how fast (docs/benchmarks.md)"
 	@echo "make clean     remove .venv and caches; data in .qlaud is kept"
 
 install: $(STAMP)
@@ -44,6 +45,9 @@ bench-relay: install
 
 bench-search: install
 	@$(BIN)/python -m benchmarks.search
+
+bench-tools: install
+	@$(BIN)/python -m benchmarks.tool_search
 
 clean:
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MAX_DEPTH = 64
 MAX_IDEMPOTENCY_KEY = 255
+MAX_END_USER = 512
 NUL = "\x00"
 
 MAX_BRACKETS = 1_000_000
@@ -120,6 +121,15 @@ def path_uuid(request: web.Request, name: str) -> uuid.UUID:
     if value is None:
         raise NotFound
     return value
+
+
+def path_end_user(request: web.Request) -> str:
+    """The id of an end user in the path: the caller's own name for someone. Raises InvalidRequest."""
+    end_user_id = request.match_info["end_user_id"]
+    if len(end_user_id) > MAX_END_USER:
+        raise InvalidRequest(f"An end user id has at most {MAX_END_USER} characters.")
+    no_nul("end_user_id", end_user_id)
+    return end_user_id
 
 
 def query_int(request: web.Request, name: str, default: int, low: int, high: int) -> int:

@@ -7,10 +7,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from api.pages.page import message_page
 from api.responses import json_response
 from qlaud_actors.errors import ProviderError, QlaudError, RateLimited, error_type
 
 RESPONSES_PATH = "/v1/responses"
+CONNECT_PATH = "/connect/"
+"""For people, who get a page."""
+
+AGAIN = "If you still want to connect, ask for a new link where you got this one."
 
 SEQUENCE_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,9})\b')
 """Within a JSON string the quotes would be escaped, so that no model can write one."""
@@ -27,6 +32,8 @@ OPENAI_PATHS = (
 
 def error_response(error: QlaudError, path: str, request_id: str) -> web.Response:
     """The response that tells a caller of an error."""
+    if path.startswith(CONNECT_PATH):
+        return message_page(_heading(error), error.message, AGAIN, status=error.status)
     body = openai_body(error) if _is_openai(path) else anthropic_body(error, request_id)
     headers = dict(error.headers) if isinstance(error, RateLimited) else {}
     retry_after = error.retry_after if isinstance(error, ProviderError | RateLimited) else None
@@ -73,6 +80,12 @@ def responses_event(error: QlaudError, told: bytes) -> dict[str, Any]:
         "param": None,
         **body,
     }
+
+
+def _heading(error: QlaudError) -> str:
+    if error.status == 410:
+        return "This link no longer works"
+    return "That did not work" if error.status < 500 else "Something is wrong here"
 
 
 def _is_openai(path: str) -> bool:

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from redis.exceptions import RedisError
 
 from api.context import CALLER, REQUEST_ID, services
-from api.errors import error_response
+from api.errors import CONNECT_PATH, error_response
 from qlaud_actors import log, metrics
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.deliveries import outbox
@@ -97,7 +97,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Verify the key of every route that is not public, before a byte of the body is read."""
-    if request.path in PUBLIC_PATHS:
+    if request.path in PUBLIC_PATHS or request.path.startswith(CONNECT_PATH):
         return await handler(request)
     hub, secret = services(request), presented_key(request)
     held = request.path in HELD_PATHS
@@ -148,7 +148,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers = response.headers
     if REQUEST_ID in request:
         headers["x-request-id"] = headers["request-id"] = request[REQUEST_ID]
-    if hdrs.ORIGIN in request.headers:
+    if hdrs.ORIGIN in request.headers and not request.path.startswith(CONNECT_PATH):
         # Keys travel in headers, never in cookies: any origin may ask, none is sent credentials.
         headers["access-control-allow-origin"] = "*"
         headers["access-control-allow-methods"] = CORS_METHODS

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from api.bodies import usd_nanos
+from qlaud_actors.conversation.approval_rules import APPROVAL_SECONDS, MAX_APPROVAL_SECONDS, Approval
 from qlaud_actors.conversation.model import DEFAULT_MAX_ITERATIONS, MAX_ITERATIONS, TurnRequest
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.gateway.asks import MAX_FALLBACKS
@@ -35,6 +36,8 @@ class Runtime(msgspec.Struct):
     """`qlaud_runtime`; fields for one vendor's own client are accepted and not used."""
 
     max_iterations: int | None = None
+    approval: Approval | None = None
+    approval_timeout_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_APPROVAL_SECONDS)] = APPROVAL_SECONDS
 
 
 class TurnBody(msgspec.Struct):
@@ -75,12 +78,16 @@ MODEL_PARAMS = (
 )
 
 
-def turn_request(body: TurnBody) -> TurnRequest:
-    """What the turn is asked to do. Raises InvalidRequest for fields that contradict each other."""
+def turn_request(body: TurnBody, approval: Approval | None = None) -> TurnRequest:
+    """What the turn is asked to do; `approval` is its thread's policy.
+
+    Raises InvalidRequest for fields that contradict each other.
+    """
     _check_content(body.content)
     _check_system(body.system)
     _check_thinking(body)
     mode = _tools_mode(body.tools, body.tools_mode)
+    runtime = body.qlaud_runtime or Runtime()
     return TurnRequest(
         model=body.model,
         max_tokens=body.max_tokens,
@@ -88,10 +95,12 @@ def turn_request(body: TurnBody) -> TurnRequest:
         tools=body.tools if mode == "explicit" else None,
         tools_mode=mode,
         client_tools=[msgspec.to_builtins(tool) for tool in body.client_tools or ()],
-        max_iterations=_max_iterations(body.qlaud_runtime),
+        max_iterations=_max_iterations(runtime.max_iterations),
         params={name: value for name in MODEL_PARAMS if (value := getattr(body, name)) is not None},
         fallbacks=body.models,
         max_nanos=usd_nanos("max_turn_usd", body.max_turn_usd),
+        approval=runtime.approval or approval or "never",
+        approval_timeout_s=runtime.approval_timeout_s,
     )
 
 
@@ -109,10 +118,8 @@ def _tools_mode(tools: list[str] | None, mode: ToolsMode | None) -> Literal["exp
     return mode
 
 
-def _max_iterations(runtime: Runtime | None) -> int:
-    if runtime is None or runtime.max_iterations is None:
-        return DEFAULT_MAX_ITERATIONS
-    return min(max(runtime.max_iterations, 1), MAX_ITERATIONS)
+def _max_iterations(asked: int | None) -> int:
+    return DEFAULT_MAX_ITERATIONS if asked is None else min(max(asked, 1), MAX_ITERATIONS)
 
 
 def _check_thinking(body: TurnBody) -> None:

@@ -2,9 +2,10 @@
 knows all concrete classes. The API and the workers call the same function.
 """
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +16,13 @@ from redis.exceptions import RedisError
 from qlaud_actors import jobs
 from qlaud_actors.billing.group_commit import GroupCommit
 from qlaud_actors.billing.presence import present
+from qlaud_actors.connectors import links
+from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.connectors.connections import Connections, Owner
+from qlaud_actors.connectors.credentials import Credentials
+from qlaud_actors.connectors.execute import Executor
+from qlaud_actors.connectors.sending import VendorSender
+from qlaud_actors.connectors.sign_in import SignIn
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.conversation.bus import Bus
@@ -45,14 +53,32 @@ from qlaud_actors.search.index import VectorIndex
 from qlaud_actors.search.indexer import Indexer
 from qlaud_actors.search.placing import Placer
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.finder import ToolFinder
+from qlaud_actors.tools.kept import KeptCalls
+from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
+from qlaud_actors.tools.model import Tool
+from qlaud_actors.tools.search_vectors import SearchVectors
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
 
 PRESENCE = 3
 """A process is taken for dead after so many leases of a turn: it may hold a thousand calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendors:
+    """What connects accounts at vendors, and what calls tools."""
+
+    catalog: ConnectorCatalog
+    connections: Connections
+    sign_in: SignIn
+    desk: ConnectionDesk
+    mcp: McpCaller
+    dispatcher: Dispatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +97,12 @@ class Services:
     caller: Caller
     fallback: Fallback
     mcp: McpCaller
+    connectors: ConnectorCatalog
+    connector_tools: tuple[Tool, ...]
+    """The actions of `connectors`."""
+    connections: Connections
+    sign_in: SignIn
+    desk: ConnectionDesk
     dispatcher: Dispatcher
     publisher: Publisher
     bus: Bus
@@ -126,6 +158,7 @@ class Services:
             limits=self.limits,
             vault=self.vault,
             dispatcher=self.dispatcher,
+            connectors=self.connector_tools,
             wake=self.wake,
             wake_index=self.wake_index,
         )
@@ -150,18 +183,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(broker.close)
         client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
-        mcp = McpCaller(McpClient(webhooks, allow_private=settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
-        for started in (prices, publisher, bus):
-            await started.start()
+        await asyncio.gather(prices.start(), publisher.start(), bus.start())
         caller, fallback = Caller(client, catalog), Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
-        keyring = Keyring.parse(settings.keyring.reveal() if settings.keyring else "")
+        vault = _kept(stack, _vault(settings, pool, process))
+        searcher = _open_searcher(settings, pool, relay, client)
+        vendors = _open_vendors(stack, settings, pool, vault, webhooks, searcher.models.offline.embedder)
         yield Services(
             settings=settings,
             pool=pool,
@@ -169,28 +202,64 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             redis=redis,
             broker=broker,
             catalog=catalog,
-            vault=_kept(stack, Vault(keyring, pool, process)),
+            vault=vault,
             webhooks=webhooks,
             caller=caller,
             fallback=fallback,
-            mcp=mcp,
-            dispatcher=Dispatcher(WebhookCaller(webhooks, settings.allow_private_webhooks), mcp),
+            mcp=vendors.mcp,
+            connectors=vendors.catalog,
+            connector_tools=connector_tools(vendors.catalog),
+            connections=vendors.connections,
+            sign_in=vendors.sign_in,
+            desk=vendors.desk,
+            dispatcher=vendors.dispatcher,
             publisher=publisher,
             bus=bus,
             relay=relay,
             limits=Limits(redis),
             prices=prices,
             known_keys=KnownKeys(pool),
-            searcher=open_searcher(settings, pool, relay, client),
+            searcher=searcher,
         )
 
 
-def open_searcher(settings: Settings, pool: Pool, relay: Relay, client: Client) -> Searcher:
-    """Search over the process's own parts; the offline model is loaded at its first use."""
+def _open_searcher(settings: Settings, pool: Pool, relay: Relay, client: Client) -> Searcher:
+    """Search over messages; the offline model, of which a process has one, is loaded at its first use."""
     offline = OfflineModel(Embedder())
     models = Models(offline, relay, settings.embedding_model, settings.embedding_dimensions)
     chroma = VectorIndex(client, settings.chroma_url) if settings.chroma_url else None
     return Searcher(pool, models, chroma, QueryVectors())
+
+
+def _vault(settings: Settings, pool: Pool, process: uuid.UUID) -> Vault:
+    return Vault(Keyring.parse(settings.keyring.reveal() if settings.keyring else ""), pool, process)
+
+
+def _open_vendors(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    vault: Vault,
+    guarded: Session,
+    embedder: Embedder,
+) -> Vendors:
+    allow_private = settings.allow_private_webhooks
+    catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
+    operators = _kept(stack, open_guarded_session(allow_private=True))
+    sender = VendorSender(guarded, operators, allow_private=allow_private)
+    connections = Connections(pool, vault, catalog, sender)
+    sign_in = SignIn(catalog, sender, settings.base_url)
+    credentials = _kept(stack, Credentials(pool, vault, sign_in))
+
+    def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:
+        return links.create(pool, owner, connector, settings.base_url)
+
+    caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
+    desk = ConnectionDesk(catalog, connections, make_link)
+    mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
+    finder = ToolFinder(pool, catalog, _kept(stack, SearchVectors(embedder)))
+    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, KeptCalls(pool), caller, desk, finder)
+    return Vendors(catalog, connections, sign_in, desk, mcp, dispatcher)
 
 
 class _Closable(Protocol):

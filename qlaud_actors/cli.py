@@ -10,6 +10,7 @@ import click
 
 from qlaud_actors import audit
 from qlaud_actors.catalog_commands import catalog
+from qlaud_actors.import_commands import import_
 from qlaud_actors.price_commands import prices
 from qlaud_actors.search_commands import search
 from qlaud_actors.settings import Settings, SettingsError
@@ -117,6 +118,7 @@ main.add_command(prices)
 main.add_command(catalog)
 main.add_command(vault)
 main.add_command(search)
+main.add_command(import_)
 
 
 def _become(module: str) -> None:

@@ -9,9 +9,8 @@ QlaudError
 ├── Conflict 409 ── IdempotencyConflict
 ├── ProviderError 502 ── ProviderRejected · ProviderOverloaded · ProviderUnavailable
 │                        ProviderNotConfigured · ResponseTooLarge
-├── McpServerFailed 502 (tools/mcp.py)
-├── RateLimited 429
-├── ServiceUnavailable 503
+├── McpServerFailed 502 (tools/mcp.py) · LinkOver 410 · SignInLost (connectors/links.py)
+├── RateLimited 429 · ServiceUnavailable 503
 ├── LeaseLost · JobCancelled · JobAbandoned
 └── TurnError ── TurnCancelled · TurnAbandoned · TurnFailed
 
@@ -29,6 +28,7 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
+    410: "gone_error",
     413: "request_too_large",
     429: "rate_limit_error",
     529: "overloaded_error",

@@ -76,7 +76,7 @@ class Settings:
     embedding_dimensions: int = 0
     """0 leaves it to the model."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The variables that catalogue files may name (`*_API_KEY`, `*_BASE_URL`), nothing else."""
+    """The variables that catalogues read (`*_API_KEY`, `*_BASE_URL`, `QLAUD_OAUTH_*`), nothing else."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -119,7 +119,9 @@ class Settings:
             environ={
                 name: value
                 for name, value in environ.items()
-                if name.endswith(("_API_KEY", "_BASE_URL")) or "_BASE_URL_" in name
+                if name.endswith(("_API_KEY", "_BASE_URL"))
+                or "_BASE_URL_" in name
+                or name.startswith("QLAUD_OAUTH_")
             },
         )
         if read.problems:

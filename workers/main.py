@@ -15,6 +15,7 @@ from qlaud_actors.carrier import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.settings import Settings
+from qlaud_actors.tools import kept
 from workers.actors import actor_table, declare
 
 logger = get_logger(__name__)
@@ -55,6 +56,7 @@ async def run(settings: Settings) -> None:
             every(min(HOLDS_SECONDS, lease), lambda: presence.release_abandoned(services.pool)),
             every(TIDY_SECONDS, job_runner.delete_old),
             every(TIDY_SECONDS, courier.delete_old),
+            every(TIDY_SECONDS, lambda: kept.delete_old(services.pool)),
             every(TIDY_SECONDS, lambda: services.vault.trail.forget(settings.vault_audit_days)),
             every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
             *_stripe_upkeep(services),

@@ -11,13 +11,14 @@ import msgspec
 from aiohttp import web
 
 from api.bodies import read_json
-from api.context import REQUEST_ID, caller, services
+from api.context import call_context, caller, services
 from api.responses import json_response
 from qlaud_actors.ids import new_call_id
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.names import ToolNames
+from qlaud_actors.tools.connector import owner_of
 from qlaud_actors.tools.dispatch import NoJournal
-from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import reachable_tools
 
 routes = web.RouteTableDef()
@@ -88,11 +89,17 @@ async def _result(request: web.Request, method: str, params: dict[str, Any]) -> 
 
 
 async def _toolset(request: web.Request) -> Toolset:
-    """The meta-tools, and what is attached in tenant mode; the meta-tools reach the others."""
+    """The meta-tools, what is attached in tenant mode, and what is connected. The first reach the rest."""
     hub = services(request)
-    toolset = await reachable_tools(hub.pool, hub.vault, caller(request).account_id)
-    shared = tuple(tool for tool in toolset.reachable if tool.shared)
-    return Toolset((*toolset.offered, *shared), toolset.reachable)
+    toolset = await reachable_tools(hub.pool, hub.vault, caller(request).account_id, hub.connector_tools)
+    found = await hub.connections.list_(owner_of(call_context(request)))
+    connected = {one.connector for one in found if one.status == "connected"}
+    listed = tuple(tool for tool in toolset.reachable if tool.shared or _connector_of(tool) in connected)
+    return Toolset((*toolset.offered, *listed), toolset.reachable)
+
+
+def _connector_of(tool: Tool) -> str | None:
+    return tool.name.partition("/")[0] if tool.kind == "connector" else None
 
 
 async def _call(request: web.Request, params: dict[str, Any]) -> ToolOutcome:
@@ -101,11 +108,11 @@ async def _call(request: web.Request, params: dict[str, Any]) -> ToolOutcome:
     except msgspec.ValidationError:
         words = "`params` must have a `name`, and `arguments` that are an object."
         raise _Refused(INVALID_PARAMS, words) from None
-    key, toolset, call_id = caller(request), await _toolset(request), new_call_id()
+    toolset, call_id = await _toolset(request), new_call_id()
     name = ToolNames.of(tool.name for tool in toolset.offered).from_wire(asked.name)
     call = ToolCall(call_id, call_id, name, asked.arguments)
-    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id)
-    outcome = await services(request).dispatcher.run(call, toolset, context, NoJournal())
+    dispatcher = services(request).dispatcher
+    outcome = await dispatcher.run(call, toolset, call_context(request), NoJournal())
     tool = toolset.find(name)
     tool_id = tool.id if tool else None
     logger.info("mcp_served", call_id=call_id, tool_id=tool_id, is_error=outcome.is_error)

@@ -20,6 +20,7 @@ async def get_metrics(request: web.Request) -> web.Response:
     hub = services(request)
     figures = await queue_figures(hub.pool)
     metrics.QUEUE_TURNS.labels("queued").set(figures.queued)
+    metrics.QUEUE_TURNS.labels("parked").set(figures.parked)
     metrics.QUEUE_TURNS.labels("running").set(figures.running)
     metrics.QUEUE_AGE.set(figures.oldest_seconds)
     body = metrics.merge(metrics.render(), await _workers(hub))

@@ -6,20 +6,19 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from api.bodies import no_nul, query_text, read_json
+from api.bodies import path_end_user, query_text, read_json
 from api.context import caller, services
 from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.billing import stripe_meter
 from qlaud_actors.billing.stripe_meter import Meter, Value
-from qlaud_actors.errors import InvalidRequest, NotFound, ScopeMissing
+from qlaud_actors.errors import NotFound, ScopeMissing
 from qlaud_actors.ids import parse_uuid
 
 routes = web.RouteTableDef()
 
 METER = "/v1/billing/stripe-meter"
 END_USER = "/v1/end-users/{end_user_id}/billing"
-MAX_END_USER = 512
 
 
 class MeterBody(msgspec.Struct):
@@ -93,7 +92,7 @@ async def retry_meter(request: web.Request) -> web.Response:
 async def map_end_user(request: web.Request) -> web.Response:
     """Bill a customer of Stripe for an end user."""
     body = await read_json(request, EndUserBody)
-    end_user_id, customer_id = _end_user_id(request), body.stripe_customer_id
+    end_user_id, customer_id = path_end_user(request), body.stripe_customer_id
     account_id = caller(request).account_id
     await stripe_meter.map_end_user(services(request).pool, account_id, end_user_id, customer_id)
     return json_response(_end_user_object(end_user_id, customer_id))
@@ -103,7 +102,7 @@ async def map_end_user(request: web.Request) -> web.Response:
 @require_admin
 async def get_end_user(request: web.Request) -> web.Response:
     """Whom Stripe bills for an end user."""
-    end_user_id, account_id = _end_user_id(request), caller(request).account_id
+    end_user_id, account_id = path_end_user(request), caller(request).account_id
     customer_id = await stripe_meter.customer_of(services(request).pool, account_id, end_user_id)
     return json_response(_end_user_object(end_user_id, customer_id))
 
@@ -113,20 +112,12 @@ async def get_end_user(request: web.Request) -> web.Response:
 async def unmap_end_user(request: web.Request) -> web.Response:
     """Bill nobody for an end user any more."""
     account_id = caller(request).account_id
-    await stripe_meter.unmap_end_user(services(request).pool, account_id, _end_user_id(request))
+    await stripe_meter.unmap_end_user(services(request).pool, account_id, path_end_user(request))
     return json_response({"ok": True})
 
 
 def _end_user_object(end_user_id: str, customer_id: str) -> dict[str, str]:
     return {"object": "end_user_billing", "end_user_id": end_user_id, "stripe_customer_id": customer_id}
-
-
-def _end_user_id(request: web.Request) -> str:
-    end_user_id = request.match_info["end_user_id"]
-    if len(end_user_id) > MAX_END_USER:
-        raise InvalidRequest(f"An end user id has at most {MAX_END_USER} characters.")
-    no_nul("end_user_id", end_user_id)
-    return end_user_id
 
 
 def _account_id(request: web.Request) -> uuid.UUID:

@@ -14,6 +14,7 @@ from api.turn_body import TurnBody, fingerprint, turn_request
 from qlaud_actors.billing.meter import refusal
 from qlaud_actors.billing.model import Refused
 from qlaud_actors.conversation import mailbox, threads
+from qlaud_actors.conversation.approval_rules import Approval
 from qlaud_actors.conversation.closing import announce
 from qlaud_actors.conversation.mailbox import NewTurn
 from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
@@ -42,6 +43,7 @@ class ThreadBody(msgspec.Struct):
     kind: str | None = None
     default_mode: str | None = None
     default_model: str | None = None
+    approval: Approval | None = None
 
 
 class ThreadPatch(msgspec.Struct):
@@ -49,6 +51,7 @@ class ThreadPatch(msgspec.Struct):
 
     metadata: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     title: str | msgspec.UnsetType | None = msgspec.UNSET
+    approval: Approval | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @routes.post("/v1/threads/{thread_id}/messages")
@@ -65,7 +68,7 @@ async def post_message(request: web.Request) -> web.StreamResponse:
         thread_id=thread.id,
         account_id=key.account_id,
         key_id=key.id,
-        request=turn_request(body),
+        request=turn_request(body, thread.approval),
         content=body.content,
         request_id=request[REQUEST_ID],
         fingerprint=fingerprint(await request.read(), request.path),
@@ -115,8 +118,8 @@ async def create_thread(request: web.Request) -> web.Response:
     body = await read_json(request, ThreadBody, allow_empty=True)
     new = threads.NewThread(**msgspec.structs.asdict(body))
     for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
-        _check_text(name, getattr(new, name))
-    _check_metadata(new.metadata)
+        check_text(name, getattr(new, name))
+    check_metadata(new.metadata)
     thread = await threads.create(services(request).pool, caller(request), new)
     return json_response(thread_object(thread), status=201)
 
@@ -152,21 +155,21 @@ async def get_thread(request: web.Request) -> web.Response:
 
 @routes.patch("/v1/threads/{thread_id}")
 async def patch_thread(request: web.Request) -> web.Response:
-    """Merge metadata, set the title."""
+    """Merge metadata, set the title and the approval policy."""
     body = await read_json(request, ThreadPatch)
     metadata = None if body.metadata is msgspec.UNSET else body.metadata
     title = None if body.title is msgspec.UNSET else body.title
-    _check_metadata(metadata)
-    _check_text("title", title)
-    thread = await threads.change(
-        services(request).pool,
-        caller(request),
-        path_uuid(request, "thread_id"),
+    check_metadata(metadata)
+    check_text("title", title)
+    change = threads.ThreadChange(
         metadata=metadata,
         title=title,
         set_title=body.title is not msgspec.UNSET,
+        approval=None if body.approval is msgspec.UNSET else body.approval,
+        set_approval=body.approval is not msgspec.UNSET,
     )
-    return json_response(thread_object(thread))
+    hub, thread_id = services(request), path_uuid(request, "thread_id")
+    return json_response(thread_object(await threads.change(hub.pool, caller(request), thread_id, change)))
 
 
 @routes.delete("/v1/threads/{thread_id}")
@@ -214,7 +217,10 @@ def thread_object(thread: Thread) -> dict[str, object]:
         "workspace_id": thread.workspace_id,
         "default_mode": thread.default_mode,
         "default_model": thread.default_model,
+        "approval": thread.approval,
         "latest_claude_sid": None,
+        "parent_thread_id": str(thread.parent_thread_id) if thread.parent_thread_id else None,
+        "branched_at_seq": thread.branched_at_seq,
         "created_at": thread.created_at_ms,
         "last_active_at": thread.last_active_at_ms,
     }
@@ -244,13 +250,15 @@ async def _cursor(request: web.Request) -> uuid.UUID | None:
     raise InvalidRequest("`after` must be the id of a thread that this key sees.")
 
 
-def _check_text(name: str, value: str | None, limit: int = 512) -> None:
+def check_text(name: str, value: str | None, limit: int = 512) -> None:
+    """Raise InvalidRequest for a text that is too long or holds NUL."""
     if value is not None and len(value) > limit:
         raise InvalidRequest(f"`{name}` must have at most {limit} characters.")
     no_nul(name, value)
 
 
-def _check_metadata(metadata: dict[str, object] | None, limit: int = 16 * 1024) -> None:
+def check_metadata(metadata: dict[str, object] | None, limit: int = 16 * 1024) -> None:
+    """Raise InvalidRequest for metadata that is too large or holds NUL."""
     if metadata is not None and len(msgspec.json.encode(metadata)) > limit:
         raise InvalidRequest(f"`metadata` must have at most {limit} bytes.")
     no_nul("metadata", metadata)

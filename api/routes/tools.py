@@ -1,12 +1,12 @@
 """Tools, for admins: webhooks are registered here; and the four meta-tools over REST, for any key."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 
 from api.bodies import read_json, webhook_url
-from api.context import REQUEST_ID, caller, services
+from api.context import call_context, caller, services
 from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.errors import InvalidRequest, NotFound
@@ -14,7 +14,7 @@ from qlaud_actors.ids import new_call_id, new_tool_id, new_webhook_secret
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools import meta, store
 from qlaud_actors.tools.dispatch import NoJournal
-from qlaud_actors.tools.model import CallContext, Effect, Tool, ToolCall
+from qlaud_actors.tools.model import Effect, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import reachable_tools
 from qlaud_actors.tools.schema import check_definition
 
@@ -32,6 +32,14 @@ class ToolBody(msgspec.Struct):
     timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=120_000)] = 30_000
     effect: Effect = "write"
     shared: bool = True
+
+
+class ConnectionsBody(msgspec.Struct):
+    """`POST /v1/connections`. What is wrong with it is said without repeating a credential."""
+
+    action: Literal["list", "status", "connect", "disconnect"]
+    tool: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    credentials: dict[str, str] | None = None
 
 
 @routes.post("/v1/tools")
@@ -97,8 +105,10 @@ async def execute_tools(request: web.Request) -> web.Response:
 
 @routes.post("/v1/connections")
 async def manage_connections(request: web.Request) -> web.Response:
-    """`qlaud_manage_connections` over REST."""
-    return await _run_meta(request, meta.CONNECTIONS)
+    """`qlaud_manage_connections` over REST, where `connect` may bring credentials along."""
+    body, toolset = await read_json(request, ConnectionsBody), await _reachable(request)
+    arguments, context = msgspec.structs.asdict(body), call_context(request)
+    return _answered(await services(request).desk.answer(arguments, toolset, context, by_model=False))
 
 
 def _url(body: ToolBody, *, allow_private: bool) -> str:
@@ -111,13 +121,19 @@ def _url(body: ToolBody, *, allow_private: bool) -> str:
 
 async def _run_meta(request: web.Request, name: str) -> web.Response:
     """Run a meta-tool for the caller; what it would tell a model is an error, it says as 400."""
-    key, hub = caller(request), services(request)
     arguments = await read_json(request, dict[str, Any])
-    toolset = await reachable_tools(hub.pool, hub.vault, key.account_id)
-    context = CallContext(key.account_id, request[REQUEST_ID], end_user_id=key.end_user_id)
-    call_id = new_call_id()
+    toolset, call_id = await _reachable(request), new_call_id()
     call = ToolCall(call_id, call_id, name, arguments)
-    outcome = await hub.dispatcher.run(call, toolset, context, NoJournal())
+    dispatcher = services(request).dispatcher
+    return _answered(await dispatcher.run(call, toolset, call_context(request), NoJournal()))
+
+
+async def _reachable(request: web.Request) -> Toolset:
+    hub = services(request)
+    return await reachable_tools(hub.pool, hub.vault, caller(request).account_id, hub.connector_tools)
+
+
+def _answered(outcome: ToolOutcome) -> web.Response:
     if outcome.is_error:
         raise InvalidRequest(str(outcome.output))
     return json_response(outcome.output)

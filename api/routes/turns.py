@@ -9,11 +9,14 @@ from aiohttp import web
 from api.bodies import path_uuid, query_int, read_json
 from api.context import caller, services
 from api.responses import json_response
+from api.routes.approvals import approval_object
 from api.sse import relay
 from qlaud_actors.conversation import mailbox, store, threads
+from qlaud_actors.conversation.approval_rules import Awaited
+from qlaud_actors.conversation.approvals import awaited_approvals
 from qlaud_actors.conversation.bus import Subscription
 from qlaud_actors.conversation.closing import announce
-from qlaud_actors.conversation.events import ERROR_PREFIX
+from qlaud_actors.conversation.events import APPROVAL_PREFIX, ERROR_PREFIX
 from qlaud_actors.conversation.follow import follow_turn
 from qlaud_actors.conversation.log import Entry
 from qlaud_actors.conversation.mailbox import Accepted
@@ -39,7 +42,8 @@ async def answer_turn(
 ) -> web.StreamResponse:
     """Tell the caller what comes of a turn: as a stream, or as one answer when it has ended.
 
-    A turn that fails before its first event is a plain HTTP error in both forms.
+    A turn that fails before its first event is a plain HTTP error in both forms. Where a person has to
+    approve calls a stream stays open; the one answer says so with 202.
     """
     hub = services(request)
     entries = follow_turn(hub.pool, reader, hub.settings.heartbeat_seconds)
@@ -51,14 +55,31 @@ async def answer_turn(
         if first is not None and first.data.startswith(ERROR_PREFIX):
             raise await _failure(request, accepted)
         return await relay(request, _with_first(first, entries), headers)
-    async for _ in entries:
-        pass
+    async for entry in entries:
+        asks = entry is not None and entry.data.startswith(APPROVAL_PREFIX)
+        if asks and (waiting := await awaited_approvals(hub.pool, accepted.thread_id, accepted.turn_id)):
+            return await _not_yet(request, accepted, waiting, headers)
     record = await _record(request, accepted)
     if record.turn.status != "completed":
         raise await _failure(request, accepted)
     headers["x-qlaud-assistant-seq"] = str(record.turn.final_seq)
     headers["x-qlaud-resolved-model"] = record.steps[-1].model
     return json_response(answer(record), headers=headers)
+
+
+async def _not_yet(
+    request: web.Request, accepted: Accepted, waiting: list[Awaited], headers: dict[str, str]
+) -> web.Response:
+    """The answer so far, in the form of the final one, and what it waits for."""
+    said = answer(await _record(request, accepted))
+    body = {
+        **said,
+        "turn_id": str(accepted.turn_id),
+        "status": "approval_required",
+        "incomplete": True,
+        "approvals": [approval_object(awaited) for awaited in waiting],
+    }
+    return json_response(body, status=202, headers=headers)
 
 
 @routes.get("/v1/threads/{thread_id}/turns/{turn_id}")
@@ -164,6 +185,8 @@ def _call_object(call: ToolCallRecord) -> dict[str, object]:
         "input": call.input,
         "output": call.output,
         "is_error": call.is_error,
+        "approved": call.approved,
+        "approval_expires_at": call.approval_expires_at_ms,
         "started_at": call.started_at_ms,
         "finished_at": call.finished_at_ms,
     }

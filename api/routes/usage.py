@@ -3,11 +3,11 @@
 import time
 from datetime import UTC, datetime
 
-from aiohttp import hdrs, web
-from aiohttp.web import ContentCoding
+from aiohttp import web
 
 from api.bodies import path_uuid, query_choice, query_int, query_text, query_uuid
 from api.context import caller, services
+from api.downloads import download
 from api.middleware import require_admin
 from api.responses import json_response
 from qlaud_actors.billing import export, grouping, report
@@ -45,17 +45,8 @@ async def usage_export(request: web.Request) -> web.StreamResponse:
     form: export.Format = "jsonl" if named == "jsonl" else "csv"
     after = query_uuid(request, "after")
     columns = await export.begin(pool, chosen, after)
-    response = web.StreamResponse(headers={"cache-control": "no-store"})
-    response.content_type, response.charset = CONTENT_TYPES[form], "utf-8"
-    response.headers[hdrs.CONTENT_DISPOSITION] = f'attachment; filename="usage.{form}"'
-    response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
-    if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
-        response.enable_compression(ContentCoding.gzip)
-    await response.prepare(request)
-    async for piece in export.pages(pool, chosen, columns, form, after):
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    pieces = export.pages(pool, chosen, columns, form, after)
+    return await download(request, f"usage.{form}", CONTENT_TYPES[form], pieces)
 
 
 @routes.get("/v1/keys/{key_id}/usage")
@@ -68,16 +59,6 @@ async def key_usage(request: web.Request) -> web.Response:
     about = {"key_id": str(key.id), "key_name": key.name, "key_prefix": key.prefix}
     cap = None if key.limit_nanos is None else nanos_to_micros(key.limit_nanos)
     return json_response({**about, "cap_micros": cap, **usage})
-
-
-def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether a client takes gzip (RFC 9110, 12.5.3)."""
-    weights = {}
-    for part in accept_encoding.split(","):
-        coding, _, weight = part.partition(";")
-        weights[coding.strip().lower()] = weight.replace(" ", "").lower()
-    weight = weights.get("gzip", weights.get("*", "q=0"))
-    return weight.removeprefix("q=").strip("0.") != "" or not weight
 
 
 def _selection(request: web.Request, default_from: int) -> Selection:

@@ -61,9 +61,15 @@ def shaped(
     return Answer(_object_result(action.output, found, _shown_headers(action.output, received, hidden)))
 
 
-def connected_as(connector: Connector, received: Received, secrets: Iterable[str] = ()) -> tuple[str, str]:
-    """Of a verification's answer: `connected as …`, and the id of the account. Both may be empty."""
-    answer = _hide(_decoded(received.body, "json"), tuple(secrets))
+def verdict(
+    connector: Connector, received: Received, secrets: Iterable[str] = ()
+) -> tuple[str, str] | Failure:
+    """Of a verification's answer: `connected as …` and the id of the account, or why not."""
+    hidden = tuple(secrets)
+    answer = _hide(_decoded(received.body, "json"), hidden)
+    failure = failure_of(connector, received.status, received.headers, answer, received.now)
+    if failure:
+        return replace(failure, message=_hide(failure.message, hidden))
     return worded(connector.verify.connected_as, answer), worded(connector.verify.account_id, answer)
 
 

@@ -1,12 +1,13 @@
 """All connectors of this installation: the packaged files, and the operator's own over them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
-from qlaud_actors.connectors.model import Connector
+from qlaud_actors.connectors.model import Auth, Connector
+from qlaud_actors.connectors.oauth_apps import OAuthApp, OAuthAppError, read_apps
 from qlaud_actors.log import get_logger
 
 OVERRIDE = "QLAUD_CONNECTOR_BASE_URL_"
@@ -17,10 +18,13 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectorCatalog:
-    """Connectors by slug, in order of slug, and the addresses that stand in for vendors'."""
+    """Connectors by slug, in order of slug, and what the operator has set up for them."""
 
     connectors: Mapping[str, Connector]
     overrides: Mapping[str, str]
+    """Addresses that stand in for vendors'."""
+    apps: Mapping[str, OAuthApp] = field(default_factory=dict)
+    """Applications to sign in with."""
 
     @classmethod
     def load(
@@ -42,11 +46,16 @@ class ConnectorCatalog:
             logger.info("connector_file", file=str(path))
         everything = {**connectors, **own}
         ordered = {slug: everything[slug] for slug in sorted(everything)}
-        return cls(ordered, _overrides(environ, ordered))
+        return cls(ordered, _overrides(environ, ordered), _apps(environ, ordered))
 
     def find(self, slug: str) -> Connector | None:
         """The connector of this slug."""
         return self.connectors.get(slug)
+
+    def ways(self, connector: Connector) -> dict[int, Auth]:
+        """The ways of signing in that work here, by their number: OAuth only with an application."""
+        usable = connector.slug in self.apps
+        return {n: auth for n, auth in enumerate(connector.auth) if auth.oauth2 is None or usable}
 
 
 def _add(connectors: dict[str, Connector], name: str, connector: Connector) -> None:
@@ -68,3 +77,11 @@ def _overrides(environ: Mapping[str, str], connectors: Mapping[str, Connector]) 
             raise ConnectorFileError(f"{name} must be an http or https URL without query")
         overrides[names[name]] = value.strip().rstrip("/")
     return overrides
+
+
+def _apps(environ: Mapping[str, str], connectors: Mapping[str, Connector]) -> dict[str, OAuthApp]:
+    slugs = [slug for slug, one in connectors.items() if any(auth.oauth2 for auth in one.auth)]
+    try:
+        return read_apps(environ, slugs)
+    except OAuthAppError as error:
+        raise ConnectorFileError(str(error)) from None

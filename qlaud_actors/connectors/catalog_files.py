@@ -14,12 +14,13 @@ from qlaud_actors.connectors.hosts import host_problem
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Auth, Connector, Field, Paging
 from qlaud_actors.connectors.template import SPREAD, names
+from qlaud_actors.settings import SettingsError
 
 RESERVED = frozenset({"cursor", "limit", "idempotency_key"})
 """Names that the catalogue itself gives a value."""
 
 
-class ConnectorFileError(Exception):
+class ConnectorFileError(SettingsError):
     """A connector file is not usable; the message begins with the file's name."""
 
 
@@ -115,6 +116,8 @@ def _auth_problems(connector: Connector, auth: Auth) -> Iterator[str]:
     if problem := host_problem(auth.base_url or connector.base_url, connector.hosts, settings):
         yield problem
     if auth.oauth2:
+        if any(field.secret for field in fields):
+            yield "a sign-in by OAuth asks for no secrets: its fields wait in the link"
         for url in (auth.oauth2.authorize_url, auth.oauth2.token_url):
             yield from _placeholders("oauth2", url, {field.name for field in fields if not field.secret})
 

@@ -215,6 +215,8 @@ class Connector(Part, frozen=True, kw_only=True):
     verify: Verify
     actions: Annotated[tuple[Action, ...], Meta(min_length=1, max_length=40)]
     synonyms: tuple[Line, ...] = ()
+    aliases: tuple[Line, ...] = ()
+    """Other names of the vendor or its products: who says one means this vendor."""
     hosts: tuple[Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+$")], ...] = ()
     fields: tuple[Field, ...] = ()
     """Asked for by every way of signing in."""

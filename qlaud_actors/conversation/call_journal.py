@@ -11,7 +11,7 @@ from qlaud_actors.conversation.model import Turn, decide_takeover
 from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, Pool, Record
-from qlaud_actors.tools.model import Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.model import CallStatus, Tool, ToolCall, ToolOutcome
 
 CLIENT_POLL_SECONDS = 0.25
 
@@ -27,7 +27,8 @@ class ToolJournal:
         """Note that a call goes out now; an outcome when it must not (see `decide_takeover`)."""
         async with fenced(self.pool, self.turn) as connection:
             row = await self._lock(connection, call, tool)
-            prior = ToolOutcome(row["output"], bool(row["is_error"]))
+            status: CallStatus | None = "unknown" if row["state"] == "unknown" else None
+            prior = ToolOutcome(row["output"], bool(row["is_error"]), status)
             effect = "idempotent" if tool.kind == "client" else row["effect"]
             decided = decide_takeover(row["state"], effect, prior)
             if decided is None:
@@ -45,10 +46,11 @@ class ToolJournal:
 
     async def finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
         """Note what came of a call; the first word counts, so saying it twice is harmless."""
+        state = "unknown" if outcome.status == "unknown" else "failed" if outcome.is_error else "done"
 
         async def write() -> None:
             async with fenced(self.pool, self.turn) as connection:
-                await self._finish(connection, call, outcome, "failed" if outcome.is_error else "done")
+                await self._finish(connection, call, outcome, state)
 
         await persistently(write)
 

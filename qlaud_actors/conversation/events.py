@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from qlaud_actors.conversation.approval_rules import Awaited, inner_calls
 from qlaud_actors.conversation.model import Turn
 from qlaud_actors.money import nanos_to_micros
 
@@ -15,6 +16,7 @@ Event: TypeAlias = dict[str, Any]
 
 DONE_PREFIX = b'{"type":"qlaud.done"'
 ERROR_PREFIX = b'{"type":"qlaud.error"'
+APPROVAL_PREFIX = b'{"type":"qlaud.approval_required"'
 
 
 def encode(event: Event) -> bytes:
@@ -57,6 +59,20 @@ def tool_dispatch_done(tool_use_id: str, name: str, iteration: int, output: Any,
         "iteration": iteration,
         "is_error": is_error,
         "output": output,
+    }
+
+
+def approval_required(awaited: Awaited) -> Event:
+    """A call waits for a person's word; `calls` are those that it would make in turn."""
+    inner = inner_calls(awaited.name, awaited.input)
+    return {
+        "type": "qlaud.approval_required",
+        "tool_use_id": awaited.tool_use_id,
+        "name": awaited.name,
+        "input": awaited.input,
+        "iteration": awaited.step,
+        **({"calls": inner} if inner else {}),
+        "expires_at": awaited.expires_at_ms,
     }
 
 

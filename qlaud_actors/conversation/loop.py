@@ -17,7 +17,7 @@ from qlaud_actors.billing.model import Attempted
 from qlaud_actors.conversation import events
 from qlaud_actors.conversation.events import Event
 from qlaud_actors.conversation.history import build_request
-from qlaud_actors.conversation.model import Progress, Step, Turn, TurnOutcome
+from qlaud_actors.conversation.model import Parked, Progress, Step, Turn, TurnOutcome
 from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.model import Block, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
@@ -78,6 +78,16 @@ class Tools(Protocol):
         """The outcome; a failing tool is an outcome too. Raises LeaseLost."""
 
 
+class Approvals(Protocol):
+    """Asks people whether calls may be made."""
+
+    async def park(self, progress: Progress) -> bool:
+        """Ask where the turn's policy wants it; True when the turn is parked until all are decided.
+
+        Raises LeaseLost; TurnCancelled.
+        """
+
+
 class Events(Protocol):
     """Where a turn's events go."""
 
@@ -92,16 +102,22 @@ class Ports:
     toolset: Toolset
     models: Models
     steps: Steps
+    approvals: Approvals
     tools: Tools
     events: Events
 
 
-async def run_turn(turn: Turn, progress: Progress, ports: Ports) -> TurnOutcome:
-    """Carry one claimed turn to its end. Raises QlaudError when it cannot be."""
+async def run_turn(turn: Turn, progress: Progress, ports: Ports) -> TurnOutcome | Parked:
+    """Carry one claimed turn to its end, or to where a person has to decide.
+
+    Raises QlaudError when it cannot be.
+    """
     while not progress.finished:
         if progress.steps >= turn.request.max_iterations:
             return TurnOutcome(hit_max_iterations=True)
         if progress.pending:
+            if await ports.approvals.park(progress):
+                return Parked()
             progress = await call_tools(progress, ports)
         progress = await take_step(turn, progress, ports)
     return TurnOutcome()

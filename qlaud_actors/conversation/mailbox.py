@@ -12,6 +12,7 @@ import msgspec
 from qlaud_actors.billing import meter
 from qlaud_actors.carrier import Renewal
 from qlaud_actors.conversation import store
+from qlaud_actors.conversation.approval_rules import TURN_ENDED
 from qlaud_actors.conversation.model import (
     MAX_ATTEMPTS,
     MAX_QUEUED_TURNS,
@@ -209,6 +210,8 @@ async def _closed(connection: Connection, turn_id: uuid.UUID, thread_id: uuid.UU
         await meter.release(connection, holds)
     turn = await store.get_turn(connection, turn_id)
     assert turn is not None
+    if turn.status != "completed":
+        await connection.execute(QUERIES.drop_approvals, turn_id, TURN_ENDED)
     return Finished(turn, await connection.fetchval(QUERIES.next_queued_turn, thread_id))
 
 

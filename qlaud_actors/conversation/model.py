@@ -4,17 +4,20 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from qlaud_actors.conversation.approval_rules import APPROVAL_SECONDS, Approval
 from qlaud_actors.providers.model import Block, Message, Model, ModelReply, ModelRequest
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, ToolsMode
 
-TurnStatus: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
+TurnStatus: TypeAlias = Literal["queued", "running", "parked", "completed", "failed", "cancelled"]
 
 # Every transition is one SQL statement with the old status in its condition:
 #   queued  → running    a worker claims the turn (epoch + 1)
 #   running → running    another worker claims it after the lease has ended (epoch + 1)
 #   running → queued     a worker that stops hands it back; the sweeper after a lost lease
-#   queued | running → completed | failed | cancelled
-UNFINISHED: frozenset[TurnStatus] = frozenset({"queued", "running"})
+#   running → parked     calls of its step wait for a person's word; nobody owns it
+#   parked  → queued     nothing is left undecided
+#   queued | running | parked → completed | failed | cancelled
+UNFINISHED: frozenset[TurnStatus] = frozenset({"queued", "running", "parked"})
 
 MAX_ATTEMPTS = 3
 """Workers that may be lost over one turn before it fails: a turn that kills workers must end."""
@@ -39,8 +42,14 @@ class Thread:
     kind: str | None
     default_mode: str | None
     default_model: str | None
+    approval: Approval | None
+    """What its turns do when they do not say."""
     created_at_ms: int
     last_active_at_ms: int
+    parent_thread_id: uuid.UUID | None = None
+    """The thread whose messages this one began with."""
+    branched_at_seq: int | None = None
+    """The last of those messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,14 @@ class StoredMessage:
     content: str | list[Block]
     request_id: str
     created_at_ms: int
+
+
+def is_question(message: StoredMessage) -> bool:
+    """Whether the user said something here; what only brings results of tools is no question."""
+    if message.role != "user":
+        return False
+    content = message.content
+    return isinstance(content, str) or any(block.get("type") != "tool_result" for block in content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,8 @@ class TurnRequest:
     """Models to ask when no host of the first answers; None leaves it to the catalogue."""
     max_nanos: int | None = None
     """The most that the turn may spend, in nano-USD."""
+    approval: Approval = "never"
+    approval_timeout_s: int = APPROVAL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,7 @@ class Turn:
     cost_nanos: int
     error: dict[str, Any] | None
     cancel_requested: bool
+    parked_epoch: int | None
     created_at_ms: int
     started_at_ms: int | None
     finished_at_ms: int | None
@@ -102,6 +122,11 @@ class Turn:
     def finished(self) -> bool:
         """Whether nothing more will happen to this turn."""
         return self.status not in UNFINISHED
+
+    @property
+    def resumes(self) -> bool:
+        """Whether its owner took it over from nobody: the one before had parked it, so nothing was lost."""
+        return self.parked_epoch is not None and self.epoch == self.parked_epoch + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +179,11 @@ class TurnOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """The turn waits for a person's word; whoever carries it then goes on where it stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """A step as the turn resource shows it."""
 
@@ -188,6 +218,9 @@ class ToolCallRecord:
     state: str
     output: Any
     is_error: bool | None
+    approved: bool | None
+    """None: nobody was asked, or nobody has decided."""
+    approval_expires_at_ms: int | None
     started_at_ms: int | None
     finished_at_ms: int | None
 
@@ -197,7 +230,10 @@ def decide_takeover(state: str, effect: str, outcome: ToolOutcome | None) -> Too
 
     `done` and `failed` calls are replayed. A call that had `started` is run again only when a
     repetition is harmless; a `write` may have happened, so the model is told and nobody repeats it.
+    One that waits for a person's word is never run.
     """
+    if state == "awaiting_approval":
+        return NOT_DECIDED
     if state in ("done", "failed", "unknown"):
         return outcome
     if state == "started" and effect == "write":
@@ -209,4 +245,7 @@ UNKNOWN_OUTCOME = ToolOutcome(
     "The worker was lost while this call was running, so its result is unknown. It may or may not have "
     "taken effect and was not repeated. Check before you try again.",
     is_error=True,
+    status="unknown",
 )
+
+NOT_DECIDED = ToolOutcome("This call was not made: nobody has approved it.", is_error=True)

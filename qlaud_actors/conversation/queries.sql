@@ -1,8 +1,8 @@
 -- name: insert_thread
 -- A new, empty thread.
 INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
-                     default_mode, default_model)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                     default_mode, default_model, approval)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
 
@@ -27,17 +27,18 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
  LIMIT $7;
 
 -- name: patch_thread
--- Merge metadata (shallow) and set the title when asked to.
+-- Merge metadata (shallow), set the title and the policy of approvals when asked to.
 UPDATE threads
    SET metadata = CASE WHEN $2::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $2 END,
-       title = CASE WHEN $3 THEN $4 ELSE title END
+       title = CASE WHEN $3 THEN $4 ELSE title END,
+       approval = CASE WHEN $5 THEN $6 ELSE approval END
  WHERE id = $1 AND deleted_at IS NULL
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
 
 -- name: delete_thread
 -- Hide a thread at once; its turns are cancelled, its text is purged beside it.
-UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL
+UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
  WHERE id = $1 AND deleted_at IS NULL RETURNING id;
 
 -- name: unpurged_threads
@@ -48,7 +49,7 @@ SELECT id FROM threads WHERE deleted_at < now() - interval '1 second' AND purged
 -- name: mark_purged
 -- A deleted thread has no text any more, and no turn that could write some.
 UPDATE threads SET purged_at = now()
- WHERE id = $1 AND NOT EXISTS (SELECT FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running'));
+ WHERE id = $1 AND NOT EXISTS (SELECT FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running', 'parked'));
 
 -- name: purge_messages
 -- Remove the text of a deleted thread.
@@ -70,13 +71,13 @@ UPDATE tool_calls SET input = '{}', output = NULL
 
 -- name: unfinished_turns
 -- Ids of a thread's turns that are not finished.
-SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running');
+SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running', 'parked');
 
 -- name: delete_empty_threads
 -- Threads of this key that never had a message, older than a minute, not bound to a workspace.
 UPDATE threads t SET deleted_at = now()
  WHERE t.account_id = $1 AND t.deleted_at IS NULL AND ($2 OR t.key_id = $3 OR t.end_user_id = $4)
-   AND t.last_turn = 0 AND t.created_at < now() - interval '60 seconds'
+   AND t.last_turn = 0 AND t.last_seq = 0 AND t.created_at < now() - interval '60 seconds'
    AND t.workspace_id IS NULL AND NOT COALESCE(t.metadata ? 'workspace_id', false)
 RETURNING id;
 
@@ -107,8 +108,8 @@ INSERT INTO turns (id, thread_id, account_id, key_id, number, request, content, 
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + interval '2 seconds');
 
 -- name: count_unfinished
--- How many turns of a thread are waiting or running.
-SELECT count(*) FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running');
+-- How many turns of a thread have not ended.
+SELECT count(*) FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running', 'parked');
 
 -- name: turn_by_idempotency_key
 -- The turn that this key was first used for.
@@ -120,7 +121,7 @@ WITH head AS (
     SELECT t.id, t.thread_id, t.content, t.request_id FROM turns t
      WHERE t.id = $1 AND t.user_seq IS NULL
        AND NOT EXISTS (SELECT FROM turns e WHERE e.thread_id = t.thread_id AND e.number < t.number
-                          AND e.status IN ('queued', 'running'))
+                          AND e.status IN ('queued', 'running', 'parked'))
 ), thread AS (
     UPDATE threads SET last_seq = last_seq + 1 FROM head WHERE threads.id = head.thread_id
     RETURNING last_seq
@@ -156,7 +157,7 @@ UPDATE turns t
  WHERE t.id = $1 AND t.attempts < $4
    AND (t.status = 'queued' OR (t.status = 'running' AND t.lease_until < now()))
    AND NOT EXISTS (SELECT FROM turns e WHERE e.thread_id = t.thread_id AND e.number < t.number
-                      AND e.status IN ('queued', 'running'))
+                      AND e.status IN ('queued', 'running', 'parked'))
 RETURNING t.id;
 
 -- name: renew_leases
@@ -197,7 +198,7 @@ RETURNING thread_id;
 
 -- name: request_cancel
 -- Ask a running turn to stop.
-UPDATE turns SET cancel_requested = true WHERE id = $1 AND status IN ('queued', 'running');
+UPDATE turns SET cancel_requested = true WHERE id = $1 AND status IN ('queued', 'running', 'parked');
 
 -- name: cancel_unowned_turn
 -- End a turn that no living worker owns. The epoch moves, so that a zombie is fenced off.
@@ -205,7 +206,7 @@ UPDATE turns
    SET status = 'cancelled', epoch = epoch + 1, finished_at = now(), owner = NULL, lease_until = NULL,
        error = $2,
        final_seq = (SELECT max(seq) FROM messages WHERE turn_id = $1 AND role = 'assistant')
- WHERE id = $1 AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
+ WHERE id = $1 AND (status IN ('queued', 'parked') OR (status = 'running' AND lease_until < now()))
 RETURNING thread_id;
 
 -- name: holds_of_turn
@@ -214,7 +215,7 @@ SELECT id FROM holds WHERE turn_id = $1;
 
 -- name: next_queued_turn
 -- The turn that waits at the head of a thread's line.
-SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running') ORDER BY number LIMIT 1;
+SELECT id FROM turns WHERE thread_id = $1 AND status IN ('queued', 'running', 'parked') ORDER BY number LIMIT 1;
 
 -- name: requeue_lost_turns
 -- Turns whose worker is gone go back to the queue.
@@ -245,17 +246,18 @@ UPDATE turns SET wakes = wakes + 1,
  WHERE id IN (SELECT t.id FROM turns t
                WHERE t.status = 'queued' AND t.wake_at < now()
                  AND NOT EXISTS (SELECT FROM turns e WHERE e.thread_id = t.thread_id AND e.number < t.number
-                                    AND e.status IN ('queued', 'running'))
+                                    AND e.status IN ('queued', 'running', 'parked'))
                ORDER BY t.wake_at LIMIT 200 FOR UPDATE SKIP LOCKED)
 RETURNING id;
 
 -- name: queue_figures
--- How many turns wait, how many run, and the age of the oldest waiting one in seconds.
+-- How many turns wait, run, are parked, and the age of the oldest waiting one in seconds.
 SELECT count(*) FILTER (WHERE status = 'queued') AS queued,
        count(*) FILTER (WHERE status = 'running') AS running,
+       count(*) FILTER (WHERE status = 'parked') AS parked,
        COALESCE(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'queued')), 0)::float8
            AS oldest_seconds
-  FROM turns WHERE status IN ('queued', 'running');
+  FROM turns WHERE status IN ('queued', 'running', 'parked');
 
 -- name: turn_cost
 -- What a turn was charged so far.
@@ -288,8 +290,9 @@ SELECT *, (extract(epoch FROM started_at) * 1000)::bigint AS started_at_ms,
   FROM steps WHERE turn_id = $1 ORDER BY number;
 
 -- name: saved_log_seq
--- Where the event log of a turn stood when its last complete step was saved.
-SELECT COALESCE(max(log_seq), 0) FROM steps WHERE turn_id = $1 AND state = 'done';
+-- Where the event log of a turn stood when its last complete step was saved, or when it was parked after that.
+SELECT GREATEST((SELECT parked_seq FROM turns WHERE id = $1), COALESCE(max(log_seq), 0))
+  FROM steps WHERE turn_id = $1 AND state = 'done';
 
 -- name: steps_done
 -- How many steps of a turn are complete.
@@ -334,7 +337,8 @@ RETURNING id;
 -- name: list_tool_calls
 -- The calls of a turn: of its steps, then those that were made inside of them.
 SELECT *, (extract(epoch FROM started_at) * 1000)::bigint AS started_at_ms,
-       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at_ms
+       (extract(epoch FROM finished_at) * 1000)::bigint AS finished_at_ms,
+       (extract(epoch FROM approval_expires_at) * 1000)::bigint AS approval_expires_at_ms
   FROM tool_calls WHERE turn_id = $1 ORDER BY step, ordinal, id;
 
 -- name: awaited_client_call
@@ -349,3 +353,137 @@ SELECT c.id FROM tool_calls c JOIN turns t ON t.id = c.turn_id
 -- Whether the caller has answered a parked call, and how long it may still take.
 SELECT state, output, is_error, (extract(epoch FROM deadline - now()))::float8 AS seconds_left
   FROM tool_calls WHERE id = $1;
+
+-- name: ask_approvals
+-- Calls that were not made yet wait for a person's word, if nobody has given it.
+UPDATE tool_calls SET state = 'awaiting_approval', approval_expires_at = now() + make_interval(secs => $2)
+ WHERE id = ANY ($1) AND state = 'intended' AND approved IS NULL;
+
+-- name: awaited_approvals
+-- What waits for a person's word: in a thread, or in one of its turns.
+SELECT c.turn_id, c.tool_use_id, c.name, c.input, c.step,
+       (extract(epoch FROM c.approval_expires_at) * 1000)::bigint AS expires_at_ms
+  FROM tool_calls c JOIN turns t ON t.id = c.turn_id
+ WHERE t.thread_id = $1 AND ($2::uuid IS NULL OR t.id = $2)
+   AND t.status IN ('queued', 'running', 'parked') AND c.state = 'awaiting_approval'
+ ORDER BY c.step, c.ordinal;
+
+-- name: park_turn
+-- Leave a turn to whoever comes when all is decided: not an attempt. Nothing when all is decided, or when it
+-- was asked to stop. The caller holds its fence.
+UPDATE turns t
+   SET status = 'parked', parked_epoch = t.epoch, parked_seq = $2, attempts = t.attempts - 1,
+       owner = NULL, lease_until = NULL
+ WHERE t.id = $1 AND NOT t.cancel_requested
+   AND EXISTS (SELECT FROM tool_calls WHERE turn_id = $1 AND state = 'awaiting_approval')
+RETURNING t.id;
+
+-- name: asked_call
+-- The call of a thread that a person was asked about; of several the one that waits.
+SELECT c.id, c.turn_id FROM tool_calls c JOIN turns t ON t.id = c.turn_id
+ WHERE t.thread_id = $1 AND c.tool_use_id = $2 AND c.approval_expires_at IS NOT NULL
+ ORDER BY c.state = 'awaiting_approval' DESC, c.created_at DESC LIMIT 1;
+
+-- name: lock_turn_of_call
+-- Hold a turn, whoever owns it: deciding and parking take turns.
+SELECT status FROM turns WHERE id = $1 FOR UPDATE;
+
+-- name: approval_state
+-- How far a call is that a person was asked about.
+SELECT state, approved, approval_expires_at < now() AS expired FROM tool_calls WHERE id = $1;
+
+-- name: approve_call
+-- It may be made.
+UPDATE tool_calls SET state = 'intended', approved = true, decided_by = $2, decided_at = now()
+ WHERE id = $1 AND state = 'awaiting_approval';
+
+-- name: decline_call
+-- It is not made, and the model is told.
+UPDATE tool_calls
+   SET state = 'failed', approved = false, decided_by = $2, decided_at = now(), finished_at = now(),
+       output = $3, is_error = true
+ WHERE id = $1 AND state = 'awaiting_approval';
+
+-- name: expire_approvals
+-- Nobody decided in time: the calls of this turn count as declined.
+UPDATE tool_calls
+   SET state = 'failed', approved = false, decided_at = now(), finished_at = now(), output = $2, is_error = true
+ WHERE turn_id = $1 AND state = 'awaiting_approval' AND approval_expires_at < now();
+
+-- name: expired_turns
+-- Turns with calls that nobody decided about in time.
+SELECT DISTINCT turn_id FROM tool_calls
+ WHERE state = 'awaiting_approval' AND approval_expires_at < now() LIMIT 100;
+
+-- name: drop_approvals
+-- The turn has ended without them.
+UPDATE tool_calls SET state = 'failed', finished_at = now(), output = $2, is_error = true
+ WHERE turn_id = $1 AND state = 'awaiting_approval';
+
+-- name: resume_turn
+-- A parked turn in which nothing is left undecided waits for a worker again.
+UPDATE turns SET status = 'queued', wakes = 0, wake_at = now() + interval '2 seconds'
+ WHERE id = $1 AND status = 'parked'
+   AND NOT EXISTS (SELECT FROM tool_calls WHERE turn_id = $1 AND state = 'awaiting_approval')
+RETURNING id;
+
+-- name: purge_results
+-- Remove the large results of a deleted thread.
+DELETE FROM tool_results WHERE thread_id = $1;
+
+-- name: purge_keyed_calls
+-- Remove the outcomes that its calls' own keys would be answered with.
+DELETE FROM keyed_calls WHERE thread_id = $1;
+
+-- name: keep_thread
+-- A thread that stays until the end of the transaction.
+SELECT id FROM threads WHERE id = $1 AND deleted_at IS NULL FOR SHARE;
+
+-- name: settled_before
+-- The last message before a seq, and before all that an unfinished turn has written.
+SELECT COALESCE(max(seq), 0) FROM messages
+ WHERE thread_id = $1 AND seq < $2
+   AND seq < COALESCE((SELECT min(m.seq) FROM messages m JOIN turns t ON t.id = m.turn_id
+                        WHERE m.thread_id = $1 AND t.status NOT IN ('completed', 'failed', 'cancelled')), $2);
+
+-- name: insert_branch
+-- A thread like its parent: of the same key and end user.
+INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
+                     default_mode, default_model, approval, last_seq, parent_thread_id, branched_at_seq)
+SELECT $1, account_id, key_id, end_user_id,
+       CASE WHEN $4::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $4 END,
+       COALESCE($5, title), workspace_id, kind, default_mode, default_model, approval,
+       $3::integer, id, $3::integer
+  FROM threads WHERE id = $2
+RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+          (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
+
+-- name: copy_messages
+-- The first messages of a thread, for another one.
+INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
+SELECT $2, seq, role, content, request_id, created_at FROM messages WHERE thread_id = $1 AND seq <= $3;
+
+-- name: list_branches
+-- Branches of a thread that this key may see, newest first.
+SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
+       (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms
+  FROM threads
+ WHERE account_id = $1 AND deleted_at IS NULL AND ($2 OR key_id = $3 OR end_user_id = $4)
+   AND parent_thread_id = $5 AND ($6::uuid IS NULL OR id < $6)
+ ORDER BY id DESC LIMIT $7;
+
+-- name: by_external_id
+-- The living thread that was imported under a name.
+SELECT id FROM threads WHERE account_id = $1 AND external_id = $2 AND deleted_at IS NULL;
+
+-- name: import_message
+-- A message that was said elsewhere.
+INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
+VALUES ($1, $2, $3, $4, $5, COALESCE(to_timestamp($6::bigint / 1000.0), now()));
+
+-- name: imported
+-- A thread that was filled by an import; it was last active when the last thing was said in it.
+UPDATE threads
+   SET last_seq = $2, external_id = $3,
+       last_active_at = COALESCE((SELECT max(created_at) FROM messages WHERE thread_id = $1), last_active_at)
+ WHERE id = $1;

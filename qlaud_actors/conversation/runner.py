@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from qlaud_actors import log, metrics
 from qlaud_actors.carrier import Carried, Carrier
 from qlaud_actors.connectors.store import Vault
-from qlaud_actors.conversation import events, mailbox, threads
+from qlaud_actors.conversation import approvals, events, mailbox, threads
+from qlaud_actors.conversation.approvals import TurnApprovals
 from qlaud_actors.conversation.call_journal import ToolJournal
 from qlaud_actors.conversation.calls import TurnModels
 from qlaud_actors.conversation.closing import Wake, WakeIndex, announce, close_stream
 from qlaud_actors.conversation.journal import StepJournal
 from qlaud_actors.conversation.loop import Ports, run_turn
-from qlaud_actors.conversation.model import Turn, TurnOutcome
+from qlaud_actors.conversation.model import Parked, Turn, TurnOutcome
 from qlaud_actors.conversation.publisher import Publisher, TurnLog
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import ConnectionLost, Pool
@@ -31,7 +32,7 @@ from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.providers.routing import candidates
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools.dispatch import Dispatcher
-from qlaud_actors.tools.model import CallContext, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import toolset_for
 
 logger = log.get_logger(__name__)
@@ -70,6 +71,8 @@ class TurnRunner:
     limits: Limits
     vault: Vault
     dispatcher: Dispatcher
+    connectors: tuple[Tool, ...]
+    """Actions that turns in dynamic mode reach."""
     wake: Wake
     wake_index: WakeIndex
     owner: str = field(default_factory=lambda: str(new_uuid()))
@@ -100,7 +103,7 @@ class TurnRunner:
         swept = await mailbox.sweep(self.pool)
         for finished in (*swept.finished, *await threads.purge_leftovers(self.pool)):
             await announce(self.publisher, finished, self.wake)
-        await self.wake(swept.wake)
+        await self.wake([*swept.wake, *await approvals.expire(self.pool)])
 
     async def _carry(self, carried: Carried[Turn]) -> None:
         turn = carried.work
@@ -117,10 +120,13 @@ class TurnRunner:
         turn = carried.work
         saved = await StepJournal.saved_position(self.pool, turn)
         turn_log = await self.publisher.open(turn.id, turn.epoch, saved, carried.stop)
-        if turn.epoch > 1:
+        if turn.epoch > 1 and not turn.resumes:
             metrics.TAKEOVERS.inc()
             turn_log.publish(events.rewind(saved))
         result = await self._result(carried, turn_log)
+        if isinstance(result, Parked):
+            logger.info("turn_parked")
+            return
         carried.ending = True
         finished = await persistently(lambda: mailbox.finish(self.pool, turn, result))
         if finished:
@@ -128,8 +134,8 @@ class TurnRunner:
             await self.wake_index(turn.thread_id)
             _log_end(finished.turn)
 
-    async def _result(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome | QlaudError:
-        """How the turn ends: well, or with an error that the caller may see."""
+    async def _result(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome | Parked | QlaudError:
+        """How the turn ends: well, or with an error that the caller may see; or that it waits."""
         try:
             if carried.work.cancel_requested:
                 return TurnCancelled()
@@ -146,11 +152,17 @@ class TurnRunner:
             logger.exception("turn_crashed")
             return QlaudError()
 
-    async def _work(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome:
+    async def _work(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome | Parked:
         turn, asked = carried.work, carried.work.request
-        await lifecycle.require_alive(self.pool, turn.account_id, turn.key_id)
+        key = await lifecycle.require_alive(self.pool, turn.account_id, turn.key_id)
         toolset = await toolset_for(
-            self.pool, self.vault, turn.account_id, asked.tools_mode, asked.tools, asked.client_tools
+            self.pool,
+            self.vault,
+            turn.account_id,
+            asked.tools_mode,
+            asked.tools,
+            asked.client_tools,
+            self.connectors,
         )
         found = candidates(self.catalog, asked.model, self.fallback.healthy, asked.fallbacks)
         steps = StepJournal(self.pool, turn, found, toolset, turn_log, self.limits, self.settings.markup_bps)
@@ -161,9 +173,18 @@ class TurnRunner:
 
         carried.on_stop = leave_open
         models = TurnModels(self.caller, self.fallback, steps, found)
-        context = CallContext(turn.account_id, turn.request_id, turn.thread_id, turn.id, turn.end_user_id)
+        context = CallContext(
+            turn.account_id,
+            turn.request_id,
+            turn.thread_id,
+            turn.id,
+            turn.end_user_id,
+            turn.key_id,
+            own_key_id=None if key.scope == "admin" else key.id,
+        )
+        asking = TurnApprovals(self.pool, turn, toolset, turn_log, self.publisher.flush_soon)
         tools = TurnTools(self.dispatcher, toolset, context, ToolJournal(self.pool, turn))
-        ports = Ports(toolset, models, steps, tools, turn_log)
+        ports = Ports(toolset, models, steps, asking, tools, turn_log)
         return await run_turn(turn, await steps.load(), ports)
 
 

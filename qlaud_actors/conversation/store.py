@@ -109,6 +109,7 @@ class QueueFigures:
 
     queued: int
     running: int
+    parked: int
     oldest_seconds: float
 
 
@@ -116,4 +117,4 @@ async def queue_figures(rows: Rows) -> QueueFigures:
     """What waits and what runs, over all threads."""
     row = await rows.fetchrow(QUERIES.queue_figures)
     assert row is not None
-    return QueueFigures(row["queued"], row["running"], row["oldest_seconds"])
+    return QueueFigures(row["queued"], row["running"], row["parked"], row["oldest_seconds"])

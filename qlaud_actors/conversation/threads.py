@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qlaud_actors.conversation import mailbox, store
+from qlaud_actors.conversation.approval_rules import Approval
 from qlaud_actors.conversation.mailbox import Finished
 from qlaud_actors.conversation.model import StoredMessage, Thread
 from qlaud_actors.conversation.store import QUERIES, thread_from
@@ -54,6 +55,18 @@ class NewThread:
     kind: str | None = None
     default_mode: str | None = None
     default_model: str | None = None
+    approval: Approval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadChange:
+    """What to change of a thread: metadata is merged (shallow), the others are set when asked to."""
+
+    metadata: dict[str, Any] | None = None
+    title: str | None = None
+    set_title: bool = False
+    approval: Approval | None = None
+    set_approval: bool = False
 
 
 def sees_account(viewer: Viewer) -> bool:
@@ -78,6 +91,7 @@ async def create(rows: Rows, viewer: Viewer, new: NewThread) -> Thread:
         new.kind,
         new.default_mode,
         new.default_model,
+        new.approval,
     )
     assert row is not None
     return thread_from(row)
@@ -115,18 +129,18 @@ async def list_threads(
     return [thread_from(row) for row in found]
 
 
-async def change(
-    rows: Rows,
-    viewer: Viewer,
-    thread_id: uuid.UUID,
-    *,
-    metadata: dict[str, Any] | None,
-    title: str | None,
-    set_title: bool,
-) -> Thread:
-    """Merge metadata (shallow) and, when `set_title`, set the title. Raises NotFound."""
+async def change(rows: Rows, viewer: Viewer, thread_id: uuid.UUID, change: ThreadChange) -> Thread:
+    """Change a thread. Raises NotFound."""
     await get(rows, viewer, thread_id)
-    row = await rows.fetchrow(QUERIES.patch_thread, thread_id, metadata, set_title, normal_title(title))
+    row = await rows.fetchrow(
+        QUERIES.patch_thread,
+        thread_id,
+        change.metadata,
+        change.set_title,
+        normal_title(change.title),
+        change.set_approval,
+        change.approval,
+    )
     if row is None:
         raise NotFound("There is no such thread.")
     return thread_from(row)
@@ -153,6 +167,8 @@ async def purge(pool: Pool, thread_id: uuid.UUID) -> list[Finished]:
         await connection.execute(QUERIES.purge_messages, thread_id)
         await connection.execute(QUERIES.purge_turn_texts, thread_id)
         await connection.execute(QUERIES.purge_tool_texts, thread_id)
+        await connection.execute(QUERIES.purge_results, thread_id)
+        await connection.execute(QUERIES.purge_keyed_calls, thread_id)
     return [f for f in finished if f]
 
 

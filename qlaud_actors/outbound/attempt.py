@@ -1,4 +1,4 @@
-"""One POST to somebody else's URL: sent once, answered in full or not at all."""
+"""One request to somebody else's URL: sent once, answered in full or not at all."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,12 +66,32 @@ async def post(
 
     There is no time limit but for the connection: the caller has a deadline.
     """
+    return await request(session, "POST", url, headers, body, attempt=attempt, max_bytes=max_bytes)
+
+
+async def request(
+    session: Session,
+    method: str,
+    url: URL,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    *,
+    attempt: Attempt,
+    max_bytes: int,
+) -> Answer:
+    """The same with any method. Without a body nothing is said of its type."""
     token = current.set(attempt)
     timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
     try:
         with named_failures():
-            async with session.post(
-                url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+            async with session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                skip_auto_headers=("content-type",),
+                allow_redirects=False,
+                timeout=timeout,
             ) as response:
                 return Answer(response.status, response.headers, await _read(response, max_bytes))
     finally:

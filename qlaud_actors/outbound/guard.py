@@ -110,15 +110,18 @@ class GuardedUrl:
     host: str
 
 
-def check_url(text: str, *, allow_private: bool) -> GuardedUrl:
+def check_url(
+    text: str, *, allow_private: bool, as_spelled: bool = False, max_length: int = MAX_URL
+) -> GuardedUrl:
     """Check everything that needs no resolver. Raises ForbiddenURL.
 
     With `allow_private` (development) http and private hosts are allowed, metadata services never.
+    `as_spelled`: it is escaped already, and sent as it is.
     """
-    if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-        raise ForbiddenURL(f"must be a printable ASCII URL of at most {MAX_URL} characters")
+    if len(text) > max_length or not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise ForbiddenURL(f"must be a printable ASCII URL of at most {max_length} characters")
     try:
-        url = URL(text)
+        url = URL(text, encoded=as_spelled)
         port = url.port
     except ValueError:
         raise ForbiddenURL("is not a valid URL") from None
@@ -223,6 +226,9 @@ def open_guarded_session(allow_private: bool, lookup: Lookup = socket.getaddrinf
         family, kind, protocol, _, to = info
         check_address(ip_address(to[0]), "an address", allow_private=allow_private)
         if attempt := current.get():
+            if attempt.sent:
+                # aiohttp makes a GET, PUT or DELETE again when the peer hung up: that is not its decision.
+                raise ConnectionAbortedError
             attempt.addresses.append(to[0])
         return socket.socket(family, kind, protocol)
 

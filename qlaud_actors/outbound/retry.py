@@ -21,6 +21,15 @@ def delay(attempt: int, retry_after: float | None, random: Callable[[], float]) 
     return max(backoff, retry_after or 0.0)
 
 
+def within(wait: float, asked: float, left: float) -> float | None:
+    """The wait, within the seconds that are left; None when there is no time for another attempt.
+
+    Half of what is left is kept for that attempt, unless the peer asked for more.
+    """
+    pause = max(asked, min(wait, left / 2))
+    return pause if pause < left else None
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often something is tried in all."""

@@ -70,9 +70,10 @@ SELECT c.*, m.role, CASE WHEN c.stage = 'read' THEN m.content END AS content,
                 WHERE v.thread_id = c.thread_id AND v.seq = c.seq AND v.index_id = $1) AS has_vectors
   FROM claimed c
   JOIN messages m ON m.thread_id = c.thread_id AND m.seq = c.seq
-  JOIN turns u ON u.id = m.turn_id
+  LEFT JOIN turns u ON u.id = m.turn_id
   JOIN threads t ON t.id = c.thread_id
-  LEFT JOIN messages q ON q.thread_id = c.thread_id AND q.seq = u.user_seq;
+  LEFT JOIN messages q ON q.thread_id = c.thread_id AND q.role = 'user'
+       AND q.seq = COALESCE(u.user_seq, c.seq - 1);
 
 -- name: lock_claim
 -- What is still there of a claim; its messages stay until the transaction ends.

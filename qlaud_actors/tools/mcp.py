@@ -57,7 +57,7 @@ class McpCaller:
             return outcome_of(told)
         except McpFailed as error:
             result = "refused" if error.by_server else "failed"
-            return _failed(_in_words(error, tool))
+            return _outcome(error, tool)
         finally:
             logger.info(
                 "mcp_call",
@@ -130,13 +130,15 @@ async def _peer(server: McpServer, purpose: str) -> Peer | None:
     return Peer(server.url, msgspec.json.decode(headers.reveal(), type=dict[str, str]))
 
 
-def _in_words(error: McpFailed, tool: Tool) -> str:
+def _outcome(error: McpFailed, tool: Tool) -> ToolOutcome:
     if error.by_server:
-        return f"The tool's MCP server refused the call: {error}"
+        return _failed(f"The tool's MCP server refused the call: {error}")
     if not error.sent:
-        return f"The tool's MCP server was not usable, so the call was not made: {error}."
+        return _failed(f"The tool's MCP server was not usable, so the call was not made: {error}.")
     words = f"The tool's MCP server gave no result: {error}."
-    return words if tool.effect == "read" else f"{words} {MAY_HAVE_HAPPENED}"
+    if tool.effect == "read":
+        return _failed(words)
+    return ToolOutcome(f"{words} {MAY_HAVE_HAPPENED}", is_error=True, status="unknown")
 
 
 def _failed(words: str) -> ToolOutcome:

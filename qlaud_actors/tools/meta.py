@@ -1,17 +1,20 @@
 """The four meta-tools: through them a model finds and runs tools that it was not shown.
 
 Names and shapes are fixed by the wire (reference 5.2). They are `idempotent`: what they run is
-journaled call by call, so running one of them again repeats nothing. `qlaud_multi_execute` is carried
-out by the dispatcher, the others here, purely.
+journaled call by call, so running one of them again repeats nothing. The first two are answered here,
+purely; `qlaud_multi_execute` is carried out by the dispatcher, `qlaud_manage_connections` by `manage.py`.
 """
 
 from typing import Any
 
-from qlaud_actors.tools.model import Tool, ToolOutcome, Toolset
-from qlaud_actors.tools.search import rank
+from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolOutcome, Toolset
+from qlaud_actors.tools.search import rank, told
+from qlaud_actors.tools.search_document import of_tools
+from qlaud_actors.tools.search_index import Index
+from qlaud_actors.tools.search_intent import Brands, Intent
 
 SEARCH, SCHEMAS = "qlaud_search_tools", "qlaud_get_tool_schemas"
-EXECUTE, CONNECTIONS = "qlaud_multi_execute", "qlaud_manage_connections"
+EXECUTE, CONNECTIONS = MULTI_EXECUTE, "qlaud_manage_connections"
 
 MAX_INTENT = 1000
 DEFAULT_RESULTS, MAX_RESULTS = 8, 25
@@ -31,7 +34,8 @@ def _text(description: str, **limits: Any) -> dict[str, Any]:
 
 SEARCH_TOOL = _meta(
     SEARCH,
-    "Find tools by what you want to do. Returns names and descriptions, best match first. Search before "
+    "Find tools by what you want to do. Returns names and descriptions, best match first, and whether the "
+    "vendor's account is connected and whose it is. Search before "
     f"you say that something cannot be done. Then read the schemas with {SCHEMAS} and run the tools with "
     f"{EXECUTE}.",
     {
@@ -70,7 +74,7 @@ SCHEMAS_TOOL = _meta(
 EXECUTE_TOOL = _meta(
     EXECUTE,
     "Run tools by name. Independent calls of one request run in parallel. Every call has its own result, in "
-    "the order of the calls, and may fail alone: look at `is_error` of each.",
+    "the order of the calls, and may fail alone: look at `status` of each.",
     {
         "calls": {
             "type": "array",
@@ -82,6 +86,18 @@ EXECUTE_TOOL = _meta(
                 "properties": {
                     "tool": _text("The tool's name, exactly as found.", minLength=1),
                     "args": {"type": "object", "description": "Its input, as its schema asks."},
+                    "timeout_ms": {
+                        "type": "integer",
+                        "minimum": 100,
+                        "maximum": TIMEOUT_MS,
+                        "description": "Give up earlier than the tool itself would.",
+                    },
+                    "idempotency_key": _text(
+                        "A name of yours for this call: repeated within a day, it is not run again but "
+                        "answered as the first time.",
+                        minLength=1,
+                        maxLength=255,
+                    ),
                 },
                 "required": ["tool"],
             },
@@ -105,8 +121,10 @@ CONNECTIONS_TOOL = _meta(
             "enum": ["list", "status", "connect", "disconnect"],
             "description": "`list` needs nothing else, the others need `tool`.",
         },
-        "tool": _text("The tool's name."),
-        "credentials": {"type": "object", "description": "Not needed in a conversation."},
+        "tool": _text(
+            "What to connect: `qlaud-mcp/<connector>`, or the name of one of its tools.", maxLength=128
+        ),
+        "credentials": {"type": "object", "description": "Never in a conversation."},
     },
     "action",
 )
@@ -121,19 +139,15 @@ def answer(name: str, toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcom
             return search_tools(toolset, arguments)
         case "qlaud_get_tool_schemas":
             return get_tool_schemas(toolset, arguments)
-        case "qlaud_manage_connections":
-            return manage_connections(toolset, arguments)
     raise ValueError(f"{name!r} is not answered here")
 
 
 def search_tools(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """`{results: [{name, kind, description, score}]}`, best first."""
-    found = rank(arguments["intent"], toolset.reachable, arguments.get("limit") or DEFAULT_RESULTS)
-    results = [
-        {"name": tool.name, "kind": tool.kind, "description": tool.description, "score": round(score, 3)}
-        for tool, score in found
-    ]
-    return ToolOutcome({"results": results})
+    """`{results: [{name, kind, description, score, …}]}`, best first, by words and over the toolset alone."""
+    index = Index.of(of_tools(toolset.reachable))
+    limit = arguments.get("limit") or DEFAULT_RESULTS
+    found = rank(Intent.read(arguments["intent"]), [index], limit, Brands.of(()), {})
+    return ToolOutcome({"results": [told(match) for match in found]})
 
 
 def get_tool_schemas(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
@@ -149,15 +163,3 @@ def get_tool_schemas(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome
     ]
     unknown = [name for name, tool in known.items() if tool is None]
     return ToolOutcome({"schemas": schemas, **({"unknown": unknown} if unknown else {})})
-
-
-def manage_connections(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """Webhook tools need no connection: they are the developer's own, so they are always connected."""
-    if arguments["action"] == "list":
-        return ToolOutcome({"tools": []})
-    name = arguments.get("tool")
-    if not name:
-        return ToolOutcome(f"`tool` is needed to {arguments['action']}.", is_error=True)
-    if toolset.find_reachable(name) is None:
-        return ToolOutcome(f"There is no tool named {name[:128]!r}. Search for it first.", is_error=True)
-    return ToolOutcome({"tool": name, "status": "connected", "connected": True, "credentials_prompt": None})

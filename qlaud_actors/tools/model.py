@@ -10,8 +10,11 @@ from qlaud_actors.settings import Secret
 Effect: TypeAlias = Literal["read", "idempotent", "write"]
 """What a repetition may do: nothing, the same thing, or a second thing."""
 
-Kind: TypeAlias = Literal["webhook", "mcp", "meta", "client"]
+Kind: TypeAlias = Literal["webhook", "mcp", "connector", "meta", "client"]
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
+
+MULTI_EXECUTE = "qlaud_multi_execute"
+"""The meta-tool that runs other tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class Tool:
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0
 
+    @property
+    def wire_kind(self) -> str:
+        """As callers know it (reference 5.2): actions of connectors are tools of MCP servers to them."""
+        return "mcp" if self.kind == "connector" else self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -62,12 +70,34 @@ class ToolCall:
     input: dict[str, Any]
 
 
+CallStatus: TypeAlias = Literal["ok", "error", "not_run", "refused", "not_connected", "unknown"]
+"""How a call ended: with a result, with a failure; not made because one before it failed, because it may
+not be, because the tool's account is not connected; or nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the whole of a result is kept, and where what was shown of it ends, in characters."""
+
+    result_id: str
+    next_offset: int
+    total_characters: int
+
+
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
     """What a call gave: any JSON value. A failed call is data for the model, not an exception."""
 
     output: Any
     is_error: bool = False
+    status: CallStatus | None = None
+    """None: as `is_error` says."""
+    cut: Cut | None = None
+
+    @property
+    def told_status(self) -> CallStatus:
+        """The status, whoever gave this outcome."""
+        return self.status or ("error" if self.is_error else "ok")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +109,9 @@ class CallContext:
     thread_id: uuid.UUID | None = None
     turn_id: uuid.UUID | None = None
     end_user_id: str | None = None
+    key_id: uuid.UUID | None = None
+    own_key_id: uuid.UUID | None = None
+    """Of a standard key, which does not stand for the account itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +144,19 @@ class CallJournal(Protocol):
 
     async def client_result(self, call: ToolCall, tool: Tool) -> ToolOutcome:
         """Wait for the caller's own answer to a client tool, up to the tool's time-out."""
+
+
+class Kept(Protocol):
+    """Remembers outcomes and large results beyond a call."""
+
+    async def begin(self, key: str, call: ToolCall, tool: Tool, context: CallContext) -> str | ToolOutcome:
+        """Note that a call starts under the caller's own key: the id to make it under, or what came of it."""
+
+    async def finish(self, key: str, call_id: str, outcome: ToolOutcome, context: CallContext) -> None:
+        """Note what came of it."""
+
+    async def keep(self, result_id: str, text: str, context: CallContext) -> None:
+        """Keep a large result."""
+
+    async def read(self, result_id: str, context: CallContext) -> str | None:
+        """A kept result that may be read from here."""

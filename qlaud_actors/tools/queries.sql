@@ -76,3 +76,53 @@ UPDATE tools SET revoked_at = now()
 UPDATE mcp_servers SET revoked_at = now(), auth_headers = ''
  WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
 RETURNING id;
+
+-- name: begin_keyed_call
+-- The first call under a caller's key, or the first again when the one before is too old to count.
+INSERT INTO keyed_calls (key_id, thread_id, idempotency_key, fingerprint, call_id)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (key_id, thread_id, idempotency_key) DO UPDATE
+   SET fingerprint = EXCLUDED.fingerprint, call_id = EXCLUDED.call_id,
+       output = NULL, is_error = NULL, status = NULL, started_at = now(), finished_at = NULL
+ WHERE keyed_calls.started_at < now() - make_interval(secs => $6)
+RETURNING call_id;
+
+-- name: keyed_call
+-- What is known of a call under a caller's key.
+SELECT fingerprint, call_id, output, is_error, status, finished_at IS NOT NULL AS finished
+  FROM keyed_calls WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3;
+
+-- name: finish_keyed_call
+-- What came of it; the first word counts.
+UPDATE keyed_calls SET output = $5, is_error = $6, status = $7, finished_at = now()
+ WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3 AND call_id = $4
+   AND finished_at IS NULL;
+
+-- name: forget_keyed_call
+-- It was not made: its key is free again.
+DELETE FROM keyed_calls
+ WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3 AND call_id = $4
+   AND finished_at IS NULL;
+
+-- name: delete_old_keyed_calls
+-- Outcomes that are not answered with any more.
+DELETE FROM keyed_calls
+ WHERE ctid IN (SELECT ctid FROM keyed_calls WHERE started_at < now() - make_interval(secs => $1) LIMIT 1000);
+
+-- name: keep_result
+-- A result that was larger than what is shown; the same call's again replaces it.
+INSERT INTO tool_results (id, key_id, thread_id, content, expires_at)
+VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+ON CONFLICT (id) DO UPDATE
+   SET key_id = EXCLUDED.key_id, thread_id = EXCLUDED.thread_id, content = EXCLUDED.content, expires_at = EXCLUDED.expires_at;
+
+-- name: kept_result
+-- A kept result: for a thread its own, for a key outside of threads its own.
+SELECT content FROM tool_results
+ WHERE id = $1 AND expires_at > now()
+   AND CASE WHEN $3::uuid IS NULL THEN key_id = $2 ELSE thread_id = $3 END;
+
+-- name: delete_old_results
+-- Results that are kept no longer.
+DELETE FROM tool_results
+ WHERE id IN (SELECT id FROM tool_results WHERE expires_at < now() LIMIT 1000);

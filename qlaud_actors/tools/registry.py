@@ -22,8 +22,13 @@ async def toolset_for(
     mode: ToolsMode,
     tool_ids: list[str] | None,
     client_tools: list[dict[str, Any]],
+    connectors: tuple[Tool, ...] = (),
 ) -> Toolset:
-    """The toolset of a turn. Raises NotFound (unknown id), InvalidRequest (names clash, bad schema)."""
+    """The toolset of a turn. Raises NotFound (unknown id), InvalidRequest (names clash, bad schema).
+
+    `connectors` are the actions that can be reached in dynamic mode; a registered tool of the same name
+    stands before one.
+    """
     reachable: tuple[Tool, ...] = ()
     match mode:
         case "explicit":
@@ -31,7 +36,10 @@ async def toolset_for(
         case "tenant":
             offered = tuple(tool for tool in await list_tools(rows, vault, account_id) if tool.shared)
         case "dynamic":
-            offered, reachable = META_TOOLS, tuple(await list_tools(rows, vault, account_id))
+            registered = await list_tools(rows, vault, account_id)
+            names = {tool.name for tool in registered}
+            offered = META_TOOLS
+            reachable = (*registered, *(tool for tool in connectors if tool.name not in names))
     offered = (*offered, *(_client_tool(definition) for definition in client_tools))
     doubled = [name for name, count in Counter(tool.name for tool in offered).items() if count > 1]
     if doubled:
@@ -39,9 +47,11 @@ async def toolset_for(
     return Toolset(offered, reachable)
 
 
-async def reachable_tools(rows: Rows, vault: Vault, account_id: uuid.UUID) -> Toolset:
+async def reachable_tools(
+    rows: Rows, vault: Vault, account_id: uuid.UUID, connectors: tuple[Tool, ...] = ()
+) -> Toolset:
     """What the meta-tools reach when they are called over REST."""
-    return await toolset_for(rows, vault, account_id, "dynamic", None, [])
+    return await toolset_for(rows, vault, account_id, "dynamic", None, [], connectors)
 
 
 async def _chosen(rows: Rows, vault: Vault, account_id: uuid.UUID, tool_ids: list[str]) -> tuple[Tool, ...]:

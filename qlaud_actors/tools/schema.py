@@ -21,9 +21,11 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from qlaud_actors.errors import InvalidRequest
+from qlaud_actors.providers.reply import INVALID_JSON
+from qlaud_actors.tools.model import Tool
 
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}")
-RESERVED = ("qlaud-builtin/", "qlaud-mcp/", "qlaud_")
+RESERVED = ("qlaud-builtin/", "qlaud-mcp/", "qlaud/", "qlaud_")
 MAX_DESCRIPTION = 4000
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 32
@@ -77,6 +79,15 @@ def problems(schema: dict[str, Any], value: Any) -> list[str]:
         return ["the tool's own schema cannot be followed, so no input fits it; tell the user"]
     finally:
         _work_left.reset(token)
+
+
+def refusal(tool: Tool, arguments: dict[str, Any]) -> str:
+    """Why an input is not passed on to a tool, in words for the model; empty when it is."""
+    if INVALID_JSON in arguments:
+        return "The input of this call was not a JSON object. Send it again."
+    if wrong := problems(tool.input_schema, arguments):
+        return "The call was not made, because its input does not fit the tool's schema. " + "; ".join(wrong)
+    return ""
 
 
 class _TooMuchWorkError(Exception):

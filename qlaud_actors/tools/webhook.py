@@ -21,7 +21,7 @@ from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Answer, Attempt, PostFailed, Session, post
 from qlaud_actors.outbound.guard import ForbiddenURL, check_url
-from qlaud_actors.outbound.retry import RetryPolicy
+from qlaud_actors.outbound.retry import RetryPolicy, within
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.secrets import NOT_ON_RECORD, opened
@@ -103,7 +103,7 @@ class WebhookCaller:
                     wait = self._policy.wait(number, verdict.retry_after, random.random)
                     if not verdict.retry or wait is None:
                         break
-                    pause = _pause(wait, verdict.retry_after or 0.0, deadline - time.monotonic())
+                    pause = within(wait, verdict.retry_after or 0.0, deadline - time.monotonic())
                     if pause is None:
                         break
                     await self._sleep(pause)
@@ -189,7 +189,7 @@ def _broken(tool: Tool, attempt: Attempt, error: PostFailed) -> Verdict:
     """No answer: harmless to repeat as long as nothing was sent."""
     if attempt.sent:
         words = "The connection to the tool's webhook broke before it had answered."
-        return Verdict(_failed(_with_doubt(words, tool)), retry=tool.effect != "write")
+        return Verdict(_doubtful(words, tool), retry=tool.effect != "write")
     words = f"The tool's webhook could not be reached, so the call was not made: {error}."
     return Verdict(_failed(words), retry=not error.permanent)
 
@@ -197,18 +197,15 @@ def _broken(tool: Tool, attempt: Attempt, error: PostFailed) -> Verdict:
 def _timed_out(tool: Tool, attempt: Attempt) -> ToolOutcome:
     seconds = f"{tool.timeout_ms / 1000:g} s"
     if attempt.sent:
-        return _failed(_with_doubt(f"The tool's webhook did not answer within {seconds}.", tool))
+        return _doubtful(f"The tool's webhook did not answer within {seconds}.", tool)
     return _failed(f"The tool's webhook could not be reached within {seconds}, so the call was not made.")
 
 
-def _with_doubt(words: str, tool: Tool) -> str:
-    return words if tool.effect == "read" else f"{words} {MAY_HAVE_HAPPENED}"
-
-
-def _pause(wait: float, asked: float, left: float) -> float | None:
-    """Half of the budget that is left is kept for the next attempt, unless the endpoint asked for more."""
-    pause = max(asked, min(wait, left / 2))
-    return pause if pause < left else None
+def _doubtful(words: str, tool: Tool) -> ToolOutcome:
+    """A failure of a call that may have taken effect, unless its tool has none."""
+    if tool.effect == "read":
+        return _failed(words)
+    return ToolOutcome(f"{words} {MAY_HAVE_HAPPENED}", is_error=True, status="unknown")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from qlaud_actors.conversation import call_journal, journal, log, mailbox
+from qlaud_actors.conversation import approvals, call_journal, journal, log, mailbox
 from qlaud_actors.deferred import queue
 from qlaud_actors.deliveries import courier
 from qlaud_actors.gateway import admission
@@ -23,6 +23,8 @@ PLACES = {
     "webhook": (webhook.WebhookCaller, "call"),
     "finish_call": (call_journal.ToolJournal, "finish"),
     "save_results": (journal.StepJournal, "save_results"),
+    "ask": (approvals.TurnApprovals, "_ask"),
+    "park": (approvals.TurnApprovals, "_park"),
     "finish_turn": (mailbox, "finish"),
     "append": (log.Appender, "append"),
     "admit": (admission.Admission, "admit"),

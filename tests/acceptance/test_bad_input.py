@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 from cluster import MODEL, Api, Cluster, running_cluster, script
 
 from api.routes import ROUTES
+from qlaud_actors.connectors import links
+from qlaud_actors.connectors.connection import Owner
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.lifecycle import NewKey
+from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT
 
 MAX_BODY = 20 * 1024
 NOTHING_TO_SEND = {
@@ -32,13 +35,18 @@ NOTHING_TO_SEND = {
 }
 
 THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
+BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
+IMPORT = "/v1/threads/import"
+THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
+APPROVALS, APPROVE = f"{THREAD}/approvals", f"{THREAD}/approvals/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
 KEYS, KEY, KEY_USAGE = "/v1/keys", "/v1/keys/{key_id}", "/v1/keys/{key_id}/usage"
 TOOLS, TOOL = "/v1/tools", "/v1/tools/{tool_id}"
 SEARCH, SCHEMAS, EXECUTE = "/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute"
 HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
 SERVERS, SERVER = "/v1/mcp-servers", "/v1/mcp-servers/{server_id}"
+CONNECT, CALLBACK = "/connect/{token}", "/connect/oauth/callback"
 DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
 MESSAGES_FOUND, FOUND = "/v1/search", f"{THREAD}/search"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
@@ -87,7 +95,7 @@ def malformed() -> list[Row]:
         ("POST", route)
         for route in (
             *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
-            *(SERVERS, "/mcp"),
+            *(SERVERS, "/mcp", APPROVE),
         )
     ] + [("PATCH", THREAD), ("PATCH", KEY)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
@@ -118,6 +126,9 @@ def turns() -> list[Row]:
         {"thinking": {"budget_tokens": 64}},
         {"temperature": 3},
         {"qlaud_runtime": {"max_iterations": "8"}},
+        {"qlaud_runtime": {"approval": "sometimes"}},
+        {"qlaud_runtime": {"approval": True}},
+        *({"qlaud_runtime": {"approval_timeout_s": seconds}} for seconds in (0, -1, "60", 1e9, 604_801)),
         {"models": "x"},
         {"models": [MODEL] * 9},
         {"models": [""]},
@@ -146,6 +157,7 @@ def turns() -> list[Row]:
         *(Row(404, "POST", RESULT, {"output": 1}, ids={"tool_use_id": i}) for i in ("x", "%00", "x" * 600)),
         Row(404, "POST", RESULT, {"output": 1}, ids={"thread_id": "{foreign}"}),
         Row(400, "POST", RESULT, {"output": 1, "is_error": "no"}),
+        *approvals(),
         *(
             Row(404, method, route, ids=ids)
             for method, route in (("GET", TURN), ("GET", STREAM), ("POST", CANCEL))
@@ -164,6 +176,93 @@ def turns() -> list[Row]:
     ]
 
 
+def approvals() -> list[Row]:
+    """A person's word on calls that wait for it; here none does."""
+    yes = {"approve": True}
+    bad: list[Any] = [{}, {"approve": "yes"}, {"approve": None}]
+    bad += [{**yes, "reason": reason} for reason in (5, "\x00", "x" * 2001)]
+    return [
+        *(Row(400, "POST", APPROVE, body) for body in bad),
+        *(Row(404, "POST", APPROVE, yes, ids={"tool_use_id": i}) for i in ("x", "%00", "x" * 600)),
+        *(
+            Row(404, method, route, body, ids={"thread_id": other})
+            for method, route, body in (("GET", APPROVALS, None), ("POST", APPROVE, yes))
+            for other in ("{foreign}", "{none}", "x")
+        ),
+        Row(404, "GET", APPROVALS, ids={"thread_id": "{admins}"}, key="user"),
+        Row(404, "POST", APPROVE, yes, ids={"thread_id": "{admins}"}, key="user"),
+    ]
+
+
+def branches(bad: list[dict[str, Any]]) -> list[Row]:
+    """Branches and copies of threads; `bad` are fields that no thread may have."""
+    return [
+        *(Row(400, "POST", BRANCHES, {"from_seq": seq}) for seq in (0, -1, 2**31, "1", 1.5, None, [], 9)),
+        *(Row(400, "POST", BRANCHES, fields) for fields in ({}, {"from_seq": 1, "seq": 1})),
+        *(Row(400, "POST", BRANCHES, {"from_seq": 1, **fields}) for fields in bad),
+        *(Row(400, "POST", COPY, fields) for fields in (*bad, {"from_seq": 1}, {"end_user_id": "bob"})),
+        *(Row(400, "GET", BRANCHES, query=f"?{query}") for query in ("limit=0", "limit=201", "after=x")),
+        *(
+            Row(404, method, route, body, ids={"thread_id": other}, key="user")
+            for method, route, body in (
+                ("GET", BRANCHES, None),
+                ("POST", BRANCHES, {"from_seq": 1}),
+                ("POST", COPY, {}),
+            )
+            for other in ("{foreign}", "{admins}", "{none}", "x")
+        ),
+    ]
+
+
+def exports() -> list[Row]:
+    """Copies of threads and of what is kept of an end user."""
+    cursors = ("x", "x//0", "{none}/x/0", "{none}//-1", "{none}/message/x", "{none}/turn/" + "9" * 19)
+    return [
+        *(Row(400, "GET", THREAD_EXPORT, query=f"?after={cursor}") for cursor in cursors),
+        *(
+            Row(404, "GET", THREAD_EXPORT, ids={"thread_id": name}, key="user")
+            for name in ("{foreign}", "{admins}", "x")
+        ),
+        Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
+        *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
+        Row(403, "GET", USER_EXPORT, ids={"end_user_id": "ada"}, key="user"),
+    ]
+
+
+def imports() -> list[Row]:
+    """Conversations from elsewhere."""
+    blocks: list[tuple[str, Any]] = [
+        ("user", [{}]),
+        ("user", [{"type": 5}]),
+        ("user", [{"type": "text"}]),
+        ("user", [{"type": "text", "text": "a\x00"}]),
+        ("user", [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]),
+        ("assistant", [{"type": "tool_use", "id": "t", "name": "n", "input": "{}"}]),
+        ("assistant", [{"type": "tool_result", "tool_use_id": "t"}]),
+        ("assistant", [{"type": "image", "source": "x"}]),
+        ("assistant", "\x00"),
+        ("assistant", 5),
+        ("system", "Hi"),
+    ]
+    said = {"messages": [{"role": "user", "content": "Hi"}]}
+    return [
+        *(Row(400, "POST", IMPORT, {"messages": [{"role": r, "content": c}]}) for r, c in blocks),
+        *(Row(400, "POST", IMPORT, fields) for fields in ({}, {"messages": "x"}, {"messages": [5]})),
+        Row(400, "POST", IMPORT, {"messages": [{"role": "user", "content": "Hi", "created_at": -1}]}),
+        Row(400, "POST", IMPORT, {"messages": [{"role": "user", "content": [{}] * 1001}]}),
+        *(
+            Row(400, "POST", IMPORT, {**said, name: bad})
+            for name, bad in (
+                *(("external_id", value) for value in ("", "x" * 256, "\x00", 5)),
+                *(("title", value) for value in (5, "x" * 513, "\x00")),
+                *(("metadata", value) for value in ([], "x", {"a": "\x00"})),
+                ("thread_id", "x"),
+            )
+        ),
+        Row(403, "POST", IMPORT, {**said, "end_user_id": "bob"}, key="user"),
+    ]
+
+
 def threads() -> list[Row]:
     """Threads, their lists and their messages."""
     bad: list[dict[str, Any]] = [
@@ -174,6 +273,8 @@ def threads() -> list[Row]:
         {"metadata": "x"},
         {"metadata": {"a": "\x00"}},
         {"metadata": {"\x00": 1}},
+        {"approval": "maybe"},
+        {"approval": 5},
     ]
     return [
         *(Row(400, "POST", THREADS, fields) for fields in bad),
@@ -195,6 +296,7 @@ def threads() -> list[Row]:
             for other in ("{foreign}", "{none}", "x", "%00")
         ),
         Row(404, "DELETE", THREAD, ids={"thread_id": "{admins}"}, key="user"),
+        *branches(bad),
         *(
             Row(400, "GET", THREADS, query=f"?{query}")
             for query in ("limit=0", "limit=-1", "limit=x", "limit=%D9%A3", "after=x", "after=%00")
@@ -318,8 +420,25 @@ def control() -> list[Row]:
         Row(400, "POST", SCHEMAS, {"tools": []}),
         Row(400, "POST", EXECUTE, {"calls": []}),
         Row(400, "POST", EXECUTE, {"calls": [{"args": {}}]}),
+        *(
+            Row(400, "POST", EXECUTE, {"calls": [{"tool": "taken", **fields}]})
+            for fields in (
+                {"timeout_ms": 99},
+                {"timeout_ms": 120_001},
+                {"idempotency_key": ""},
+                {"idempotency_key": 5},
+                {"idempotency_key": "x" * 256},
+            )
+        ),
         Row(400, "POST", CONNECTIONS, {"action": "explode"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "x" * 129}),
+        Row(400, "POST", CONNECTIONS, {"action": "connect"}),
+        Row(400, "POST", CONNECTIONS, {"action": "disconnect", "tool": "linear/no_such_action"}),
+        *(
+            Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "linear", "credentials": given})
+            for given in ("x", [], {"api_key": 1}, {"api_key": ""}, {"other": "x"}, {"api_key": "x" * 5000})
+        ),
         *(
             Row(403, method, route, body, key="user")
             for method, route, body in (
@@ -691,11 +810,33 @@ def mcp_servers() -> list[Row]:
     ]
 
 
+def connect_page() -> list[Row]:
+    """The connect page: what is no link, and forms that the page does not send."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    no_links = ("x", "A" * 43, "%00", "ü", "x" * 5_000)
+    bad = (
+        *(b"", b"_way=0", b"_form=x&_way=0&api_key=x", b"_form=%ff", b"_form=x&_form=x", b"a" * 100, b"=&="),
+        *(b"\xff=1", b"&".join(b"f%d=1" % number for number in range(40)), b'{"_form":"x"}'),
+    )
+    unknown = f"?state={'A' * 43}&code=x"
+    queries = ("", "?code=x", "?state=x&code=x", unknown, "?error=access_denied", "?state=%00")
+    return [
+        *(Row(410, "GET", CONNECT, ids={"token": token}) for token in no_links),
+        *(Row(410, "POST", CONNECT, b"_way=0", ids={"token": token}, headers=form) for token in no_links),
+        *(Row(400, "POST", CONNECT, body, headers=form) for body in bad),
+        Row(400, "POST", CONNECT, {"_form": "x"}),
+        Row(413, "POST", CONNECT, b"_form=" + b"x" * 66_000, headers=form),
+        *(Row(400, "GET", CALLBACK, query=query) for query in queries),
+    ]
+
+
 TABLE = [
     *malformed(),
     *turns(),
     *threads(),
     *searches(),
+    *imports(),
+    *exports(),
     *control(),
     *relay(),
     *media(),
@@ -704,6 +845,7 @@ TABLE = [
     *stripe(),
     *hooks(),
     *mcp_servers(),
+    *connect_page(),
     *jobs(),
 ]
 
@@ -738,6 +880,8 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     ids["delivery_id"] = str(new_uuid())
     hook = {"url": "https://hooks.example/x", "events": ["job.completed"]}
     ids["webhook_id"] = (await admin.post("/v1/webhooks", hook))["id"]
+    link = await links.create(pool, Owner(BOOTSTRAP_ACCOUNT, "ada"), "linear", "")
+    ids["token"] = link.url.removeprefix("/connect/")
     account = new_uuid()
     ids["account_id"] = str(account)
     await pool.execute("INSERT INTO accounts (id, name) VALUES ($1, 'other')", account)
@@ -769,6 +913,10 @@ async def send(row: Row, ids: dict[str, str], api: Api, *, chunked: bool = False
     headers = {"x-api-key": api.key, "content-type": "application/json", **row.headers}
     data = _chunks(body) if chunked else body
     async with api.session.request(row.method, api.base_url + path, data=data, headers=headers) as response:
+        if row.route.startswith("/connect/"):  # for people
+            text = await response.text()
+            page = response.content_type == "text/html" and 'role="alert"' in text
+            return response.status, {"error": {"type": "page"}} if page else text
         return response.status, await response.json(content_type="application/json")
 
 

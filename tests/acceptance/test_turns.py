@@ -178,7 +178,8 @@ async def test_a_turn_calls_the_tools_of_an_mcp_server(cluster: Cluster) -> None
         events = [e async for e in user.stream(thread, steps)]
     outputs = [e["output"] for e in events if e["type"] == "qlaud.tool_dispatch_done"]
     assert outputs[0]["results"][0]["kind"] == "mcp"
-    assert outputs[1]["results"] == [{"tool": "crm/find_customer", "output": "find_customer {'q': 'Ada'}"}]
+    result = {"tool": "crm/find_customer", "status": "ok", "output": "find_customer {'q': 'Ada'}"}
+    assert outputs[1]["results"] == [result]
     keys = [meta["idempotencyKey"] for meta in double.metas]
     assert len(set(keys)) == len(keys) == 5
     assert all(headers["authorization"] == TOKEN for headers in double.call_headers)

@@ -62,6 +62,9 @@ NOT_SPENDING = {
     "/v1/mcp-servers",
     "/v1/mcp-servers/{server_id}/refresh",
     "/v1/threads",
+    "/v1/threads/import",
+    "/v1/threads/{thread_id}/branches",
+    "/v1/threads/{thread_id}/copy",
     "/v1/threads/{thread_id}/tool-results/{tool_use_id}",  # wakes a turn, whose steps hold their own money
     "/v1/threads/{thread_id}/turns/{turn_id}/cancel",
     "/v1/tools",

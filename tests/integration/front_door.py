@@ -12,12 +12,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from api.app import make_app
+from qlaud_actors.connectors.catalog import ConnectorCatalog
+from qlaud_actors.connectors.connection import Connection, Owner
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_key_secret
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.memory import KnownKeys
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.settings import Secret, Settings
+from qlaud_actors.tools.manage import ConnectionDesk, NewLink
 
 
 @dataclass
@@ -59,10 +62,26 @@ async def front_door(
     services.setdefault("catalog", Catalog.load({}))
     services.setdefault("known_keys", KnownKeys(pool))
     services.setdefault("wake_deliveries", _wake_nobody)
+    services.setdefault("connector_tools", ())
+    services.setdefault("connections", NoConnections())
+    desk = ConnectionDesk(ConnectorCatalog.load({}, {}), services["connections"], _no_link)
+    services.setdefault("desk", desk)
     app = make_app(SimpleNamespace(pool=pool, settings=settings, **services))  # type: ignore[arg-type]
     app.add_routes(extra)
     async with TestClient(TestServer(app)) as client:
         yield Door(client, secret)
+
+
+class NoConnections:
+    """Nobody has connected anything."""
+
+    async def list_(self, owner: Owner) -> list[Connection]:
+        """None."""
+        return []
+
+
+async def _no_link(owner: Owner, connector: str) -> NewLink:
+    raise AssertionError(f"{owner} asked for {connector}, which is not there")
 
 
 async def _wake_nobody(delivery_ids: list[uuid.UUID]) -> None:

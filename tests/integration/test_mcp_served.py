@@ -14,6 +14,7 @@ from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.outbound.mcp import McpClient, McpFailed, Peer
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.webhook import WebhookCaller
 
@@ -37,7 +38,7 @@ async def door(pool: Pool, vault: Vault, client: McpClient) -> AsyncIterator[Doo
     """A front door with a tool of an MCP server, a shared webhook and one that is not."""
     settings, mcp = Settings(allow_private_webhooks=True), McpCaller(client)
     async with open_guarded_session(allow_private=True) as session, mcp_double(listed("find")) as double:
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=True), mcp)
+        dispatcher = Dispatcher(WebhookCaller(session, allow_private=True), mcp, KeptCalls(pool))
         opened = front_door(pool, settings=settings, vault=vault, mcp=mcp, dispatcher=dispatcher)
         async with opened as door:
             await door.ask("POST", "/v1/mcp-servers", {"name": "crm", "server_url": double.url})
@@ -76,7 +77,8 @@ async def test_tools_are_listed_and_called(door: Door, client: McpClient) -> Non
     assert "does not fit" in wrong["content"][0]["text"]
     inner = {"calls": [{"tool": "crm/find", "args": {"q": "y"}}]}
     ran = await call(client, at, "qlaud_multi_execute", inner)
-    assert ran["structuredContent"] == {"results": [{"tool": "crm/find", "output": "find {'q': 'y'}"}]}
+    result = {"tool": "crm/find", "status": "ok", "output": "find {'q': 'y'}"}
+    assert ran["structuredContent"] == {"results": [result]}
     assert msgspec.json.decode(ran["content"][0]["text"]) == ran["structuredContent"]
 
 

@@ -19,6 +19,7 @@ from qlaud_actors.outbound.mcp import McpClient
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools import mcp_store
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.registry import toolset_for
 from qlaud_actors.tools.secrets import opened
@@ -54,7 +55,7 @@ async def office(pool: Pool, vault: Vault) -> AsyncIterator[Office]:
     tools = listed("find", annotations=ToolAnnotations(readOnlyHint=True)), listed("add")
     async with open_guarded_session(allow_private=True) as session, mcp_double(*tools) as double:
         mcp = McpCaller(McpClient(session, allow_private=True))
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=True), mcp)
+        dispatcher = Dispatcher(WebhookCaller(session, allow_private=True), mcp, KeptCalls(pool))
         opened = front_door(pool, settings=settings, vault=vault, mcp=mcp, dispatcher=dispatcher)
         async with opened as door:
             yield Office(door, double)

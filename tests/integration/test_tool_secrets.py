@@ -18,6 +18,7 @@ from qlaud_actors.outbound.mcp import McpClient
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools import store
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Tool
 from qlaud_actors.tools.registry import toolset_for
@@ -49,7 +50,7 @@ async def door(pool: Pool, vault: Vault) -> AsyncIterator[Door]:
     """A front door that runs tools as in production: no private hosts."""
     async with open_guarded_session(allow_private=False) as session:
         mcp = McpCaller(McpClient(session, allow_private=False))
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=False), mcp)
+        dispatcher = Dispatcher(WebhookCaller(session, allow_private=False), mcp, KeptCalls(pool))
         async with front_door(pool, vault=vault, dispatcher=dispatcher) as opened:
             yield opened
 

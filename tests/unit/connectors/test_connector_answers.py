@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from qlaud_actors.connectors.answer import Answer, Received, connected_as, shaped
+from qlaud_actors.connectors.answer import Answer, Received, shaped, verdict
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.failure import Failure
 from qlaud_actors.connectors.model import Output
@@ -158,13 +158,13 @@ def test_no_credential_comes_back() -> None:
     assert secret not in str(refused)
     body = {"results": [], "has_more": True, "next_cursor": secret}
     assert secret not in str(answer("notion/list_users", received(body), secrets=(secret,)).output)
-    who = connected_as(CONNECTORS["github"], received({"login": secret, "id": 1}), (secret,))
+    who = verdict(CONNECTORS["github"], received({"login": secret, "id": 1}), (secret,))
     assert who == ("[hidden]", "1")
 
 
 def test_whose_account_it_is() -> None:
     """A verification's answer becomes `connected as …` and an id; what is missing leaves no brackets."""
     viewer = {"data": {"viewer": {"id": "u1", "name": "Ada", "organization": {"name": "Acme"}}}}
-    assert connected_as(CONNECTORS["linear"], received(viewer)) == ("Ada (Acme)", "u1")
-    assert connected_as(CONNECTORS["asana"], received({"data": {"gid": "7", "name": "Ada"}})) == ("Ada", "7")
-    assert connected_as(CONNECTORS["sentry"], received([{"name": "Acme", "id": "9"}])) == ("Acme", "9")
+    assert verdict(CONNECTORS["linear"], received(viewer)) == ("Ada (Acme)", "u1")
+    assert verdict(CONNECTORS["asana"], received({"data": {"gid": "7", "name": "Ada"}})) == ("Ada", "7")
+    assert verdict(CONNECTORS["sentry"], received([{"name": "Acme", "id": "9"}])) == ("Acme", "9")

@@ -7,10 +7,17 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from fakes.kept_memory import KeptInMemory
 
 from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.reply import INVALID_JSON
-from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, PARALLEL_INNER_CALLS, Dispatcher, NoJournal, trimmed
+from qlaud_actors.tools.dispatch import (
+    MAX_OUTPUT_BYTES,
+    PARALLEL_CALLS_OF_TARGET,
+    PARALLEL_INNER_CALLS,
+    Dispatcher,
+    NoJournal,
+)
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.meta import EXECUTE, META_TOOLS
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
@@ -82,9 +89,9 @@ class Webhooks:
         return ToolOutcome({"n": n}, is_error=tool.name == "fail")
 
 
-def dispatcher(webhooks: Webhooks) -> Dispatcher:
+def dispatcher(webhooks: Webhooks, kept: KeptInMemory | None = None) -> Dispatcher:
     """A dispatcher that calls nobody."""
-    return Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
+    return Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), kept or KeptInMemory())
 
 
 async def run(call: ToolCall, toolset: Toolset, journal: Journal, webhooks: Webhooks) -> ToolOutcome:
@@ -189,6 +196,7 @@ async def test_what_follows_a_failure_in_order_is_not_run() -> None:
     outcome = await run(execute("echo", "fail", "echo", ordered=True), DYNAMIC, Journal(), webhooks)
     results = outcome.output["results"]
     assert [result.get("is_error", False) for result in results] == [False, True, True]
+    assert [result["status"] for result in results] == ["ok", "error", "not_run"]
     assert "Not run" in results[2]["output"]
     assert webhooks.order == [0, 1]
 
@@ -215,7 +223,9 @@ async def test_one_inner_failure_leaves_the_others_alone() -> None:
     results = outcome.output["results"]
     assert not outcome.is_error
     assert [result.get("is_error", False) for result in results] == [False, True, True, True, True, False]
-    assert results[0] == {"tool": "echo", "output": {"n": 0}}
+    assert results[0] == {"tool": "echo", "status": "ok", "output": {"n": 0}}
+    statuses = [result["status"] for result in results]
+    assert statuses == ["ok", "error", "refused", "unknown", "refused", "ok"]
 
 
 async def test_finished_inner_calls_are_not_repeated() -> None:
@@ -247,20 +257,61 @@ async def test_a_cancelled_call_cancels_its_inner_calls() -> None:
     assert journal.finished == {}
 
 
-@pytest.mark.parametrize("output", ["ä" * MAX_OUTPUT_BYTES, {"rows": ["ä" * MAX_OUTPUT_BYTES]}])
-def test_a_large_output_is_cut_with_a_note(output: Any) -> None:
-    """What is too large becomes the beginning of its text, whole characters, and says how much is missing."""
-    cut = trimmed(ToolOutcome(output, is_error=True))
-    assert cut.is_error
-    text, _, note = cut.output.partition("\n… cut here: ")
-    whole = output if isinstance(output, str) else msgspec.json.encode(output).decode()
-    assert whole.startswith(text)
-    assert MAX_OUTPUT_BYTES - 2 < len(text.encode()) <= MAX_OUTPUT_BYTES
-    assert f"of {len(whole.encode())} bytes" in note
+async def test_one_mcp_server_is_not_asked_everything_at_once() -> None:
+    """Of the calls to one MCP server or connector a few run at a time, beside those to others."""
+    tools = tuple(Tool(f"tool_{n}", f"crm/t{n}", "d", SCHEMA, "mcp") for n in range(8))
+    webhooks = Webhooks(lambda _: 0.001)
+    made = execute(*(tool.name for tool in tools))
+    await run(made, Toolset(META_TOOLS, tools), Journal(), webhooks)
+    assert webhooks.most == PARALLEL_CALLS_OF_TARGET
+    assert len(webhooks.calls) == 8
 
 
-@pytest.mark.parametrize("output", [None, 1, "x" * MAX_OUTPUT_BYTES, {"a": [1]}, []])
-def test_a_small_output_stays_as_it_is(output: Any) -> None:
-    """Up to the limit nothing changes, whatever the type."""
-    outcome = ToolOutcome(output)
-    assert trimmed(outcome) is outcome
+async def test_a_call_may_be_given_less_time_than_its_tool_has() -> None:
+    """`timeout_ms` of a call shortens the tool's, and never lengthens it."""
+    seen: list[int] = []
+
+    class Watching(Webhooks):
+        async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
+            seen.append(tool.timeout_ms)
+            return ToolOutcome("ok")
+
+    made = call(EXECUTE, calls=[{"tool": "echo", "timeout_ms": ms} for ms in (500, 100_000)], ordered=True)
+    await run(made, DYNAMIC, Journal(), Watching())
+    assert seen == [500, ECHO.timeout_ms]
+
+
+async def test_a_call_under_a_key_of_the_callers_is_made_once() -> None:
+    """The second call with an `idempotency_key` is answered as the first."""
+    webhooks, kept = Webhooks(), KeptInMemory()
+    made = call(EXECUTE, calls=[{"tool": "echo", "args": {"n": 5}, "idempotency_key": "k"}])
+    for _ in range(2):
+        outcome = await dispatcher(webhooks, kept).run(made, DYNAMIC, CONTEXT, Journal())
+        assert outcome.output["results"][0]["output"] == {"n": 5}
+    assert len(webhooks.calls) == 1
+
+
+async def test_a_large_result_is_read_on_to_its_end() -> None:
+    """What is cut names its result; page after page of the reserved tool gives all of it."""
+
+    class Talkative(Webhooks):
+        async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
+            return ToolOutcome([{"name": f"customer {n}"} for n in range(20_000)])
+
+    kept = KeptInMemory()
+    context = CallContext(uuid.UUID(int=1), "req_1", key_id=uuid.UUID(int=2))
+    runs = dispatcher(Talkative(), kept)
+    outcome = await runs.run(execute("echo"), DYNAMIC, context, Journal())
+    (result,) = outcome.output["results"]
+    shown, _, note = result["output"].partition("\n… cut here: ")
+    assert shown.endswith("},")
+    assert f'"result_id":"{result["result_id"]}","offset":{result["next_offset"]}' in note
+    offset = result["next_offset"]
+    while offset is not None:
+        args = {"result_id": result["result_id"], "offset": offset}
+        made = call(EXECUTE, calls=[{"tool": "qlaud/read_result", "args": args}])
+        page = (await runs.run(made, DYNAMIC, context, Journal())).output["results"][0]["output"]
+        assert len(msgspec.json.encode(page)) < MAX_OUTPUT_BYTES * 1.1
+        shown, offset = shown + page["text"], page["next_offset"]
+    assert shown == kept.results[result["result_id"]]
+    assert len(msgspec.json.decode(shown)) == 20_000

@@ -4,10 +4,11 @@ import uuid
 from typing import Any, cast
 
 import pytest
+from fakes.kept_memory import KeptInMemory
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
 from qlaud_actors.tools.mcp import McpCaller
-from qlaud_actors.tools.meta import CONNECTIONS, EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
+from qlaud_actors.tools.meta import EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.webhook import WebhookCaller
 
@@ -33,7 +34,7 @@ class Webhooks:
 async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     """The results of a multi_execute."""
     arguments = {"calls": [{"tool": name, "args": {"size": size}} for name, size in calls], **more}
-    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks))
+    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), KeptInMemory())
     context = CallContext(uuid.UUID(int=1), "req_1")
     outcome = await dispatcher.run(ToolCall("c", "t", EXECUTE, arguments), TOOLSET, context, NoJournal())
     results: list[dict[str, Any]] = outcome.output["results"]
@@ -43,7 +44,7 @@ async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> l
 def test_a_search_tells_names_and_no_schemas() -> None:
     """Results hold name, kind, description and score, best first."""
     (best, *_) = answer(SEARCH, TOOLSET, {"intent": "find a customer"}).output["results"]
-    assert set(best) == {"name", "kind", "description", "score"}
+    assert {"name", "kind", "description", "score", "connector", "status"} <= set(best)
     assert (best["name"], best["kind"]) == ("crm/find_customer", "webhook")
     assert len(answer(SEARCH, TOOLSET, {"intent": "mail a customer", "limit": 1}).output["results"]) == 1
 
@@ -61,20 +62,6 @@ def test_schemas_are_asked_for_under_either_name(argument: str) -> None:
 def test_schemas_need_a_list_of_names(arguments: dict[str, Any]) -> None:
     """Without a usable list the model is told what is missing."""
     assert answer(SCHEMAS, TOOLSET, arguments).is_error
-
-
-@pytest.mark.parametrize("action", ["status", "connect", "disconnect"])
-def test_a_webhook_tool_is_always_connected(action: str) -> None:
-    """Webhooks need no connection, so every action tells the same; unknown tools are an error."""
-    told = answer(CONNECTIONS, TOOLSET, {"action": action, "tool": "send_mail"}).output
-    assert told == {"tool": "send_mail", "status": "connected", "connected": True, "credentials_prompt": None}
-    assert answer(CONNECTIONS, TOOLSET, {"action": action, "tool": "qlaud-mcp/linear"}).is_error
-    assert answer(CONNECTIONS, TOOLSET, {"action": action}).is_error
-
-
-def test_no_connections_are_listed() -> None:
-    """There are no connectors yet."""
-    assert answer(CONNECTIONS, TOOLSET, {"action": "list"}).output == {"tools": []}
 
 
 async def test_nothing_is_run_after_a_failure_when_ordered() -> None:

@@ -1,0 +1,1 @@
+"""Pages for people: HTML made on the server, without script and without anything from elsewhere."""
