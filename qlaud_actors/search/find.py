@@ -149,8 +149,9 @@ class _Search:
         )
         if few:
             # The answer must not depend on how many threads a key has: without Chroma there is none.
-            _, found = await asyncio.gather(chroma.alive(), self._one_by_one(index["id"], vector, FEW * 4))
-            return found[:depth]
+            compared = self._one_by_one(index["id"], vector, FEW * 4, depth)
+            _, found = await asyncio.gather(chroma.alive(), compared)
+            return found
         try:
             return await self._nearest(chroma, index, vector, depth)
         except CollectionLost:
@@ -162,18 +163,26 @@ class _Search:
             return False
         return bool(await self.searcher.pool.fetchval(QUERIES.scope_size, *self._scope()) <= FEW)
 
-    async def _one_by_one(self, index_id: uuid.UUID, vector: Any, most: int) -> list[Scored]:
+    async def _one_by_one(
+        self, index_id: uuid.UUID, vector: Any, most: int, depth: int
+    ) -> list[Scored]:
         """Every vector of the scope, compared here."""
         rows = await self.searcher.pool.fetch(
             QUERIES.vectors_in_scope, *self._scope(), *self._filters(), index_id, most
         )
         if not rows:
             return []
-        scores = _cosines(matrix_of([row["vector"] for row in rows]), vector)
-        return best_of(
-            (Place(row["thread_id"], row["seq"]), row["chunk"], score)
-            for row, score in zip(rows, scores, strict=True)
-        )
+        stored = [row["vectors"] for row in rows]
+        scores = _cosines(matrix_of(stored, len(vector)), vector)
+        where = [(row, at) for row in rows for at in range(len(row["seqs"]))]
+        best: dict[Place, Scored] = {}
+        for one in np.argsort(-scores):
+            row, at = where[one]
+            place = Place(row["thread_id"], row["seqs"][at])
+            best.setdefault(place, Scored(place, float(scores[one]), row["chunks"][at]))
+            if len(best) == depth:
+                break
+        return list(best.values())
 
     async def _nearest(self, chroma: VectorIndex, index: Any, vector: Any, depth: int) -> list[Scored]:
         """The nearest of the account that are in scope; further ones when that leaves too few."""
@@ -185,7 +194,7 @@ class _Search:
                 return found[:depth]
         if not self.wanted.filtered and sees_account(self.key):
             return found
-        return (await self._one_by_one(index["id"], vector, MANY))[:depth]
+        return await self._one_by_one(index["id"], vector, MANY, depth)
 
     async def _in_scope(self, ranked: list[Scored]) -> list[Scored]:
         places = [one.place for one in ranked]
@@ -207,9 +216,8 @@ class _Search:
         return wanted.role, _seconds(wanted.after_ms), _seconds(wanted.before_ms)
 
 
-def _cosines(matrix: Vectors, vector: Any) -> list[float]:
-    scores: list[float] = np.clip(matrix @ np.asarray(vector, np.float32), -1.0, 1.0).tolist()
-    return scores
+def _cosines(matrix: Vectors, vector: Any) -> Any:
+    return np.clip(matrix @ np.asarray(vector, np.float32), -1.0, 1.0)
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -215,7 +215,11 @@ SELECT i.id, i.model, i.dimensions, c.collection_id, c.lost_at IS NOT NULL AS lo
 SELECT COALESCE(sum(last_seq), 0)::bigint FROM searchable_threads_v1($1, $2, $3, $4, $5, $6);
 
 -- name: vectors_in_scope
--- All vectors of a scope, the newest messages first.
+-- All vectors of a scope, or those of its newest messages; a row for each thread, for a row costs the driver more
+-- than a vector.
+SELECT near.thread_id, array_agg(near.seq) AS seqs, array_agg(near.chunk) AS chunks,
+       string_agg(near.vector, '') AS vectors
+  FROM (
 SELECT v.thread_id, v.seq, v.chunk, v.vector
   FROM searchable_threads_v1($1, $2, $3, $4, $5, $6) t
   JOIN messages m ON m.thread_id = t.id
@@ -223,7 +227,8 @@ SELECT v.thread_id, v.seq, v.chunk, v.vector
  WHERE ($7::text IS NULL OR m.role = $7)
    AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
    AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
- ORDER BY m.created_at DESC LIMIT $11;
+ ORDER BY m.created_at DESC LIMIT $11
+) near GROUP BY near.thread_id;
 
 -- name: keep_in_scope
 -- Which of some messages are in a scope.

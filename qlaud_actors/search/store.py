@@ -186,7 +186,8 @@ async def vectors_of(rows: Rows, index_id: uuid.UUID, places: list[Place]) -> li
     found = await rows.fetch(QUERIES.vectors_of, index_id, *columns(places))
     if not found:
         return []
-    matrix = matrix_of([row["vector"] for row in found])
+    stored = [row["vector"] for row in found]
+    matrix = matrix_of(stored, len(stored[0]) // STORED.itemsize)
     return [
         Piece(Place(row["thread_id"], row["seq"]), row["chunk"], vector)
         for row, vector in zip(found, matrix, strict=True)
@@ -199,10 +200,9 @@ async def finish(rows: Rows, claim_id: uuid.UUID, places: list[Place]) -> None:
         await rows.execute(QUERIES.finish_messages, claim_id, *columns(places))
 
 
-def matrix_of(stored: list[bytes]) -> Vectors:
-    """Kept vectors, one row each."""
-    flat = np.frombuffer(b"".join(stored), STORED)
-    return flat.reshape(len(stored), -1).astype(np.float32)
+def matrix_of(stored: list[bytes], dimensions: int) -> Vectors:
+    """Kept vectors, one or more in each piece, as one row each."""
+    return np.frombuffer(b"".join(stored), STORED).reshape(-1, dimensions).astype(np.float32)
 
 
 def columns(places: Any) -> tuple[list[uuid.UUID], list[int]]:
