@@ -39,7 +39,7 @@ from qlaud_actors.keys.limits import Limits
 from qlaud_actors.keys.memory import KnownKeys
 from qlaud_actors.log import get_logger
 from qlaud_actors.outbound.attempt import Session
-from qlaud_actors.outbound.client import Client, open_client
+from qlaud_actors.outbound.client import open_client
 from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.outbound.mcp import McpClient
 from qlaud_actors.outbound.retry import RetryPolicy
@@ -47,19 +47,20 @@ from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
-from qlaud_actors.search.embed import Models, OfflineModel, QueryVectors
 from qlaud_actors.search.find import Searcher
-from qlaud_actors.search.index import VectorIndex
 from qlaud_actors.search.indexer import Indexer
-from qlaud_actors.search.placing import Placer
+from qlaud_actors.search.opening import open_indexer, open_searcher
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.tools.builtins.caller import BuiltinCaller
+from qlaud_actors.tools.builtins.catalog import Builtins
+from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.finder import ToolFinder
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
-from qlaud_actors.tools.model import Tool
+from qlaud_actors.tools.model import Kind, RemoteCaller, Tool
 from qlaud_actors.tools.search_vectors import SearchVectors
 from qlaud_actors.tools.webhook import WebhookCaller
 
@@ -77,6 +78,7 @@ class Vendors:
     connections: Connections
     sign_in: SignIn
     desk: ConnectionDesk
+    builtins: Builtins
     mcp: McpCaller
     dispatcher: Dispatcher
 
@@ -97,6 +99,7 @@ class Services:
     caller: Caller
     fallback: Fallback
     mcp: McpCaller
+    builtins: Builtins
     connectors: ConnectorCatalog
     connector_tools: tuple[Tool, ...]
     """The actions of `connectors`."""
@@ -165,9 +168,7 @@ class Services:
 
     def indexer(self) -> Indexer:
         """The one who indexes messages in this process."""
-        searcher = self.searcher
-        placer = Placer(self.pool, searcher.chroma) if searcher.chroma else None
-        return Indexer(self.pool, searcher.models, placer, self.settings.master_key)
+        return open_indexer(self.searcher, self.settings.master_key)
 
 
 @contextlib.asynccontextmanager
@@ -181,19 +182,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(redis.aclose)
         broker = jobs.make_broker(redis_url)
         stack.callback(broker.close)
-        client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
         await asyncio.gather(prices.start(), publisher.start(), bus.start())
+        process, client = new_uuid(), _kept(stack, open_client())
         caller, fallback = Caller(client, catalog), Fallback(RetryPolicy(settings.provider_attempts))
-        process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
         vault = _kept(stack, _vault(settings, pool, process))
-        searcher = _open_searcher(settings, pool, relay, client)
+        searcher = _kept(stack, open_searcher(settings, pool, relay))
         vendors = _open_vendors(stack, settings, pool, vault, webhooks, searcher.models.offline.embedder)
         yield Services(
             settings=settings,
@@ -207,6 +207,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             caller=caller,
             fallback=fallback,
             mcp=vendors.mcp,
+            builtins=vendors.builtins,
             connectors=vendors.catalog,
             connector_tools=connector_tools(vendors.catalog),
             connections=vendors.connections,
@@ -221,14 +222,6 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             known_keys=KnownKeys(pool),
             searcher=searcher,
         )
-
-
-def _open_searcher(settings: Settings, pool: Pool, relay: Relay, client: Client) -> Searcher:
-    """Search over messages; the offline model, of which a process has one, is loaded at its first use."""
-    offline = OfflineModel(Embedder())
-    models = Models(offline, relay, settings.embedding_model, settings.embedding_dimensions)
-    chroma = VectorIndex(client, settings.chroma_url) if settings.chroma_url else None
-    return Searcher(pool, models, chroma, QueryVectors())
 
 
 def _vault(settings: Settings, pool: Pool, process: uuid.UUID) -> Vault:
@@ -254,12 +247,25 @@ def _open_vendors(
     def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:
         return links.create(pool, owner, connector, settings.base_url)
 
-    caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
+    executor = Executor(catalog, connections, credentials, sender)
     desk = ConnectionDesk(catalog, connections, make_link)
     mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
+    builtins = BuiltinCaller(
+        Builtins.load(catalog),
+        VendorTools(sender, catalog.overrides, executor),
+        pool,
+        allow_private=allow_private,
+        openai_base_url=settings.environ.get("QLAUD_BUILTIN_BASE_URL_IMAGE_GENERATION"),
+    )
+    callers: dict[Kind, RemoteCaller] = {
+        "webhook": WebhookCaller(guarded, allow_private),
+        "mcp": mcp,
+        "connector": ConnectorCaller(executor),
+        "builtin": builtins,
+    }
     finder = ToolFinder(pool, catalog, _kept(stack, SearchVectors(embedder)))
-    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, KeptCalls(pool), caller, desk, finder)
-    return Vendors(catalog, connections, sign_in, desk, mcp, dispatcher)
+    dispatcher = Dispatcher(callers, KeptCalls(pool), desk, finder)
+    return Vendors(catalog, connections, sign_in, desk, builtins.builtins, mcp, dispatcher)
 
 
 class _Closable(Protocol):

@@ -95,6 +95,11 @@ class Searcher:
     chroma: VectorIndex | None
     vectors: QueryVectors
 
+    async def close(self) -> None:
+        """Close the connections to Chroma."""
+        if self.chroma is not None:
+            await self.chroma.close()
+
     async def find(self, key: ApiKey, wanted: Wanted) -> Page:
         """A page of what was found. Raises SearchUnavailable; BudgetRefused where the model costs."""
         search = _Search(self, key, wanted)
@@ -163,9 +168,7 @@ class _Search:
             return False
         return bool(await self.searcher.pool.fetchval(QUERIES.scope_size, *self._scope()) <= FEW)
 
-    async def _one_by_one(
-        self, index_id: uuid.UUID, vector: Any, most: int, depth: int
-    ) -> list[Scored]:
+    async def _one_by_one(self, index_id: uuid.UUID, vector: Any, most: int, depth: int) -> list[Scored]:
         """Every vector of the scope, compared here."""
         rows = await self.searcher.pool.fetch(
             QUERIES.vectors_in_scope, *self._scope(), *self._filters(), index_id, most

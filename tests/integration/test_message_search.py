@@ -21,12 +21,11 @@ from qlaud_actors.embeddings.embedder import DIMENSIONS, MODEL, Embedder
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.lifecycle import NewKey
-from qlaud_actors.outbound.client import Client, open_client
 from qlaud_actors.probe import wait_until
 from qlaud_actors.search import find, store
 from qlaud_actors.search.embed import Models, OfflineModel, QueryVectors
 from qlaud_actors.search.find import Searcher
-from qlaud_actors.search.index import VectorIndex
+from qlaud_actors.search.index import VectorIndex, open_vector_index
 from qlaud_actors.search.indexer import Indexer
 from qlaud_actors.search.placing import Placer
 
@@ -145,28 +144,24 @@ async def chroma(chroma_server: ChromaServer) -> ChromaServer:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    """What speaks to Chroma."""
-    client = open_client()
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def stack(pool: Pool, client: Client, chroma: ChromaServer) -> AsyncIterator[Stack]:
+async def stack(pool: Pool, chroma: ChromaServer) -> AsyncIterator[Stack]:
     """Everything, over the session's Chroma."""
-    async with open_stack(pool, client, chroma) as stack:
+    async with open_stack(pool, chroma) as stack:
         yield stack
 
 
 @contextlib.asynccontextmanager
-async def open_stack(pool: Pool, client: Client, chroma: ChromaServer) -> AsyncIterator[Stack]:
+async def open_stack(pool: Pool, chroma: ChromaServer) -> AsyncIterator[Stack]:
     """A front door and an indexer over a Chroma."""
     models = Models(OfflineModel(EMBEDDER), None, None, 0)  # type: ignore[arg-type]
-    searcher = Searcher(pool, models, VectorIndex(client, chroma.url), QueryVectors())
-    placer = Placer(pool, VectorIndex(client, chroma.url))
+    vectors = open_vector_index(chroma.url)
+    searcher = Searcher(pool, models, vectors, QueryVectors())
+    placer = Placer(pool, vectors)
     indexer = Indexer(pool, models, placer, None)
-    async with front_door(pool, searcher=searcher, limits=FreePace()) as door:
+    async with (
+        vectors.session,
+        front_door(pool, searcher=searcher, limits=FreePace()) as door,
+    ):
         yield Stack(door, pool, searcher, indexer, placer)
 
 
@@ -428,16 +423,14 @@ async def test_another_index_is_built_beside_and_takes_over(stack: Stack) -> Non
     assert not any(old.hex in name for name in names)
 
 
-async def test_chroma_killed_and_wiped_is_caught_up_with(
-    pool: Pool, client: Client, servers_folder: Path
-) -> None:
+async def test_chroma_killed_and_wiped_is_caught_up_with(pool: Pool, servers_folder: Path) -> None:
     """Without Chroma search is a clear 503, by words it goes on; wiped, it is filled again."""
     folder = servers_folder / "wiped"
     server = ChromaServer(embedded.chroma(folder, program.free_port()), servers_folder)
     server.start()
     try:
         assert await wait_until(server.program.ready, 30)
-        async with open_stack(pool, client, server) as stack:
+        async with open_stack(pool, server) as stack:
             thread, gone = await stack.thread(), await stack.thread()
             await stack.say(thread, *REFUND)
             await stack.say(gone, *REFUND)
