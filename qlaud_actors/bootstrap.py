@@ -123,10 +123,6 @@ class Services:
         """The same for deliveries of webhooks."""
         await self._enqueue(jobs.SendDelivery(str(delivery_id)) for delivery_id in delivery_ids)
 
-    async def wake_index(self, thread_id: uuid.UUID) -> None:
-        """The same for the messages of a thread that search lacks."""
-        await self._enqueue([jobs.IndexThread(str(thread_id))])
-
     async def _enqueue(self, wakes: Iterable[jobs.Job]) -> None:
         try:
             await jobs.enqueue(self.broker, *wakes)
@@ -163,7 +159,7 @@ class Services:
             dispatcher=self.dispatcher,
             connectors=self.connector_tools,
             wake=self.wake,
-            wake_index=self.wake_index,
+            wake_index=lambda thread_id: self._enqueue([jobs.IndexThread(str(thread_id))]),
         )
 
     def indexer(self) -> Indexer:
