@@ -80,7 +80,7 @@ async def test_nothing_is_kept_when_the_vendor_refuses(door: Door, double: McpDo
     double.status = 401
     status, refused = await door.ask("POST", SERVERS, ORDER)
     assert status == 400
-    assert "401" in refused["error"]["message"]
+    assert "status 401: check `config`" in refused["error"]["message"]
     assert KEY not in json.dumps(refused)
     assert await pool.fetchval("SELECT count(*) FROM mcp_servers") == 0
 
