@@ -93,7 +93,7 @@ class Connections:
 
     async def is_living(self, connection: Connection) -> bool:
         """Whether it may still be used: nobody has ended it, and its vendor still takes it."""
-        return await self._pool.fetchval(QUERIES.connection_status, connection.id) == "connected"
+        return bool(await self._pool.fetchval(QUERIES.is_connected, connection.id))
 
     async def touch(self, connection: Connection) -> None:
         """Note that a connection is used. Only a note: a database that is away does not fail the call."""

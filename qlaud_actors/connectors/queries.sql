@@ -64,9 +64,9 @@ SELECT c.*, c.access_expires_at < now() + interval '60 seconds' AS stale,
    AND ($3::text IS NULL OR c.connector = $3) AND c.status <> 'disconnected'
  ORDER BY c.connector, c.end_user_id NULLS LAST;
 
--- name: connection_status
+-- name: is_connected
 -- Whether a connection may still be used.
-SELECT status FROM connections WHERE id = $1;
+SELECT status = 'connected' FROM connections WHERE id = $1;
 
 -- name: connection_secrets
 -- The sealed secrets of a connection.

@@ -41,7 +41,6 @@ SAID = {"text": "said"}
 # where the worker dies, while it runs a read, an idempotent write and a write in this order; then how often
 # the vendors were asked for each, how many issues there are, and whether the write's result is unknown
 POINTS = [
-    ("begin after 2", (1, 1, 1), 1, False),
     ("send after 1", (2, 1, 1), 1, False),
     ("send after 2", (1, 2, 1), 1, False),
     ("begin before 4", (1, 1, 1), 1, False),
