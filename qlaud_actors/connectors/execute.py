@@ -154,7 +154,7 @@ class Executor:
         number, verdict = 1, None
         while True:
             if not await self._living(run, first=verdict is None):
-                return verdict.result if verdict else _ended(run.connector)
+                return verdict.result if verdict and not verdict.dead else _ended(run.connector)
             verdict = await self._attempt(run, number)
             if verdict.dead and not run.renewed:
                 if (failed := await self._renew(run)) is not None:

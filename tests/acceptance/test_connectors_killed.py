@@ -46,7 +46,6 @@ POINTS = [
     ("begin before 4", (1, 1, 1), 1, False),
     ("begin after 4", (1, 1, 0), 0, True),
     ("send after 3", (1, 1, 1), 1, True),
-    ("finish_call after 3", (1, 1, 1), 1, False),
 ]
 
 

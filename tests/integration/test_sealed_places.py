@@ -20,8 +20,8 @@ WRAPPED = {("data_keys", "wrapped")}
 DIGESTS = {"hash", "token_hash", "state_hash", "fingerprint"}
 """Names of columns that hold one."""
 
-KEPT = {("artifacts", "content"), ("tool_results", "content")}
-"""What users keep, which is no credential."""
+KEPT = {("artifacts", "content"), ("search_vectors", "vector"), ("tool_results", "content")}
+"""What users keep and what is made of it, which is no credential."""
 
 
 @pytest.fixture
