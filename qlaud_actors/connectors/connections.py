@@ -91,6 +91,10 @@ class Connections:
         """End exactly this owner's connection and forget its secrets; False when there is none."""
         return await connection_store.end(self._pool, owner, connector)
 
+    async def is_living(self, connection: Connection) -> bool:
+        """Whether it may still be used: nobody has ended it, and its vendor still takes it."""
+        return bool(await self._pool.fetchval(QUERIES.is_connected, connection.id))
+
     async def touch(self, connection: Connection) -> None:
         """Note that a connection is used. Only a note: a database that is away does not fail the call."""
         with contextlib.suppress(*db.ConnectionLost):

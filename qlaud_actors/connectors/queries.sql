@@ -64,6 +64,10 @@ SELECT c.*, c.access_expires_at < now() + interval '60 seconds' AS stale,
    AND ($3::text IS NULL OR c.connector = $3) AND c.status <> 'disconnected'
  ORDER BY c.connector, c.end_user_id NULLS LAST;
 
+-- name: is_connected
+-- Whether a connection may still be used.
+SELECT status = 'connected' FROM connections WHERE id = $1;
+
 -- name: connection_secrets
 -- The sealed secrets of a connection.
 SELECT field, sealed FROM connection_secrets WHERE connection_id = $1 ORDER BY field;
