@@ -46,6 +46,7 @@ from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
+from qlaud_actors.rights.deletion import Deleter
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
@@ -123,6 +124,10 @@ class Services:
         """The same for jobs."""
         await self._enqueue(jobs.RunJob(str(job_id)) for job_id in job_ids)
 
+    async def wake_deletion(self, deletion_id: uuid.UUID) -> None:
+        """The same for the deletion of an end user."""
+        await self._enqueue([jobs.DeleteEndUser(str(deletion_id))])
+
     def job_runner(self) -> JobRunner:
         """The carrier of jobs for this process."""
         admission = self.relay.admission
@@ -133,6 +138,10 @@ class Services:
         settings = self.settings
         allow_private = settings.allow_private_webhooks
         return Courier(self.pool, self.webhooks, self.vault, allow_private, settings.retention_days)
+
+    def deleter(self) -> Deleter:
+        """The one who deletes end users in this process."""
+        return Deleter(self.pool, self.redis, self.publisher, self.wake, self.wake_deliveries)
 
     def runner(self) -> TurnRunner:
         """The carrier of turns for this process."""

@@ -38,9 +38,18 @@ class RunJob:
     job_id: str
 
 
-Job = RunTurn | RunJob | SendDelivery
+@dataclass(frozen=True, slots=True)
+class DeleteEndUser:
+    """Wake a worker for this deletion of an end user. A hint only, too."""
 
-QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue)
+    actor: ClassVar[str] = "delete_end_user"
+    queue: ClassVar[str] = "deletions"
+    deletion_id: str
+
+
+Job = RunTurn | RunJob | SendDelivery | DeleteEndUser
+
+QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue, DeleteEndUser.queue)
 
 
 def make_broker(redis_url: str) -> RedisBroker:
