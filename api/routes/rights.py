@@ -44,7 +44,7 @@ async def export_end_user(request: web.Request) -> web.StreamResponse:
 @routes.delete("/v1/end-users/{end_user_id}")
 @require_admin
 async def delete_end_user(request: web.Request) -> web.Response:
-    """Delete an end user: 200 when all is gone, 202 when that takes longer. One of whom nothing is known, too."""
+    """Delete an end user, known or not: 200 when all is gone, 202 when that takes longer."""
     hub, account_id = services(request), caller(request).account_id
     deletion_id = await deletion.begin(hub.pool, account_id, path_end_user(request))
     await hub.wake_deletion(deletion_id)

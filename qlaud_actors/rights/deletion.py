@@ -187,7 +187,7 @@ class Deleter:
         return len(unlinked) == ROWS_AT_ONCE
 
     async def _finish(self, connection: Connection, deletion: Deletion, removed: Counter[str]) -> bool:
-        """The last transaction. It locks keys and webhooks: it sees who wrote before, who writes after sees it."""
+        """The last one locks keys and webhooks: it sees who wrote before, and who writes after sees it."""
         whose = deletion.account_id, deletion.end_user_id
         keys = await _keys(connection, deletion)
         webhooks = [row["id"] for row in await connection.fetch(QUERIES.lock_webhooks, deletion.account_id)]

@@ -10,14 +10,16 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
-from cluster import MODEL, Api, Webhook, _webhook_server, script
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cluster import MODEL, Api, script
 from redis.asyncio import Redis
 
 from qlaud_actors.db.pool import Connection, connect
@@ -26,6 +28,8 @@ from qlaud_actors.scripted.server import ScriptedServer
 
 CANARY = 'kanarie"Vögelchen-7f3a91'
 """With characters that JSON, URLs and SQL spell in their own ways."""
+
+USER = f"/v1/end-users/{quote(CANARY, safe='')}"
 
 PART = "7f3a91"
 """What no spelling of it changes, but base64."""
@@ -93,44 +97,46 @@ async def double() -> Any:
 
 @pytest.fixture
 async def hook() -> Any:
-    """The developer's endpoint, for a tool and for webhooks."""
-    async with _webhook_server() as webhook:
-        yield webhook
+    """The developer's endpoint, for a tool and for webhooks: it says what it was told."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"output": {"echo": await request.json()}})
+
+    app = web.Application()
+    app.router.add_post("/hook", answer)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/hook"))
 
 
-async def live(admin: Api, hook: Webhook) -> None:
+async def live(admin: Api, hook: str) -> None:
     """All that an end user can leave behind, with the canary in every place that takes a text."""
     tool = {"name": "lookup", "description": "Looks.", "input_schema": {"type": "object"}}
-    await admin.post("/v1/tools", {**tool, "webhook_url": hook.url})
+    tool_id = (await admin.post("/v1/tools", {**tool, "webhook_url": hook}))["id"]
     events = ["job.completed", "usage.recorded", "key.cap_exceeded"]
-    await admin.post("/v1/webhooks", {"url": hook.url, "events": events})
+    await admin.post("/v1/webhooks", {"url": hook, "events": events})
     made = await admin.post("/v1/keys", {"name": f"of {CANARY}", "end_user_id": CANARY})
     user = Api(admin.session, admin.base_url, made["secret"])
     body = {"end_user_id": CANARY, "title": CANARY, "metadata": {CANARY: CANARY}, "workspace_id": CANARY}
     for api in (admin, user):
         thread = (await api.post("/v1/threads", {**body, "kind": CANARY}))["id"]
-        call = {"tool": "lookup", "input": {CANARY: CANARY}}
+        call = {"tools": [{"name": "lookup", "input": {CANARY: CANARY}}]}
         await api.turn(
-            thread, script(call, {"text": CANARY}, say=CANARY), tools_mode="explicit", tools=["lookup"]
+            thread, script(call, {"text": CANARY}, say=CANARY), tools_mode="explicit", tools=[tool_id]
         )
         await api.post(f"/v1/threads/{thread}/messages", turn(f"again {CANARY}"), **{"idempotency-key": PART})
         await api.post(f"/v1/threads/{thread}/copy", {})
     gone = (await admin.post("/v1/threads", body))["id"]
     await admin.turn(gone, CANARY)
     assert (await admin.request("DELETE", f"/v1/threads/{gone}"))[0] == 200
-    await user.post("/v1/tools/execute", {"tool": "lookup", "input": {"x": CANARY}})
+    call = {"tool": "lookup", "args": {"x": CANARY}, "idempotency_key": PART}
+    await user.post("/v1/tools/execute", {"calls": [call]})
     message = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": CANARY}]}
     await user.post("/v1/messages", message)
     job = await user.post("/v1/jobs", {"endpoint": "/v1/messages", "body": message})
-    while (await user.get(f"/v1/jobs/{job['id']}"))["status"] in ("queued", "running"):
-        await asyncio.sleep(0.05)
-    desk = {"action": "connect", "tool": "qlaud-mcp/linear"}
-    await user.post("/v1/tools/execute", {"tool": "qlaud_manage_connections", "input": desk})
-    assert (
-        await admin.request(
-            "PUT", f"/v1/end-users/{quote(CANARY, safe='')}/billing", {"stripe_customer_id": "cus_1"}
-        )
-    )[0] < 500
+    await until(lambda: ended(user, job["id"]))
+    await user.post("/v1/connections", {"action": "connect", "tool": "qlaud-mcp/linear"})
+    billing = {"stripe_customer_id": "cus_1"}
+    assert (await admin.request("PUT", f"{USER}/billing", billing))[0] < 500
     capped = await admin.post(
         "/v1/keys", {"name": f"cap {CANARY}", "end_user_id": CANARY, "max_spend_usd": 0}
     )
@@ -138,6 +144,21 @@ async def live(admin: Api, hook: Webhook) -> None:
     assert (await poor.request("POST", "/v1/messages", message))[0] == 402
     assert (await admin.request("POST", "/v1/messages", {"model": CANARY}))[0] >= 400
     assert (await admin.request("GET", f"/v1/threads/{CANARY[:7]}{PART}?after={PART}"))[0] == 404
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(25):
+        while not await holds():  # noqa: ASYNC110 - another process decides
+            await asyncio.sleep(0.05)
+
+
+async def ended(user: Api, job_id: str) -> bool:
+    return (await user.get(f"/v1/jobs/{job_id}"))["status"] not in ("queued", "running")
+
+
+async def rewritten(redis: Redis) -> bool:
+    return not (await redis.info("persistence"))["aof_rewrite_in_progress"]
 
 
 def turn(text: str) -> dict[str, Any]:
@@ -163,12 +184,11 @@ async def clean(connection: Connection, redis: Redis) -> None:
         await connection.execute("SELECT pg_switch_wal()")
         await connection.execute("CHECKPOINT")
     await redis.bgrewriteaof()
-    while (await redis.info("persistence"))["aof_rewrite_in_progress"]:
-        await asyncio.sleep(0.05)
+    await until(lambda: rewritten(redis))
 
 
 async def test_no_byte_of_a_deleted_end_user_is_left(
-    start_stack: Callable[..., Any], double: ScriptedServer, hook: Webhook
+    start_stack: Callable[..., Any], double: ScriptedServer, hook: str
 ) -> None:
     """Tables, catalogues, keys of Redis, all files of the data directory and the output of the processes."""
     stack = await asyncio.to_thread(
@@ -191,9 +211,8 @@ async def test_no_byte_of_a_deleted_end_user_is_left(
         assert files_with(stack.data_dir, spelled)
 
         began = time.monotonic()
-        status, receipt = await admin.request("DELETE", f"/v1/end-users/{quote(CANARY, safe='')}")
+        status, receipt = await admin.request("DELETE", USER)
         assert (status, receipt["status"]) == (200, "completed")
-        print(f"\ndeleted in {time.monotonic() - began:.2f} s: {receipt['removed']}")
         assert time.monotonic() - began < 20
         assert await tables_with(connection, spelled) == {}
         assert await redis_with(redis, spelled) == []

@@ -120,7 +120,7 @@ async def test_all_goes_and_the_sums_stay(pool: Pool, deleter: Deleter) -> None:
 
 
 async def test_asked_again_it_is_the_same_deletion(pool: Pool, deleter: Deleter) -> None:
-    """While it runs there is one; afterwards another one finds nothing, and of a stranger there is nothing."""
+    """While it runs there is one; afterwards the next one finds nothing, nor does one of a stranger."""
     first = await deletion.begin(pool, ACCOUNT, "ann")
     assert await deletion.begin(pool, ACCOUNT, "ann") == first
     async with door_with(pool, deleter) as door:
@@ -170,7 +170,7 @@ async def test_a_call_on_its_way_is_charged_as_nobodys(pool: Pool, deleter: Dele
         await settling.start()
         await connection.execute(USAGE, new_uuid(), ACCOUNT, key.id, "ann")
         deleting = asyncio.create_task(delete(door))
-        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await settling.commit()
         await deleting
@@ -187,7 +187,8 @@ async def test_what_was_told_of_others_stays(pool: Pool, deleter: Deleter) -> No
     webhook, usage, cap = new_uuid(), new_uuid(), new_uuid()
     key, _ = await lifecycle.mint(pool, ACCOUNT, NewKey('an"n', end_user_id='an"n'))
     await pool.execute(WEBHOOK, webhook, ACCOUNT)
-    body = '{"data":{"usage":[{"end_user_id":"an\\"n"},{"end_user_id":"bob"},{"x":"\\"end_user_id\\":\\"an\\""}]}}'
+    quoted = '{"x":"\\"end_user_id\\":\\"an\\""}'
+    body = '{"data":{"usage":[{"end_user_id":"an\\"n"},{"end_user_id":"bob"},' + quoted + "]}}"
     await pool.execute(DELIVERY, usage, webhook, "usage.recorded", body)
     await pool.execute(DELIVERY, cap, webhook, "key.cap_exceeded", f'{{"data":{{"key_id":"{key.id}"}}}}')
     async with door_with(pool, deleter) as door:
@@ -205,7 +206,8 @@ async def test_jobs_of_the_end_users_keys_go(pool: Pool, deleter: Deleter) -> No
     for status in ("queued", "succeeded"):
         await pool.execute(
             "INSERT INTO jobs (id, account_id, key_id, endpoint, body, body_bytes, headers, request_id,"
-            " fingerprint, status) VALUES ($1, $2, $3, '/v1/messages', '{\"model\":\"m\"}', 1, '{}', 'r', '\\x00', $4)",
+            " fingerprint, status)"
+            " VALUES ($1, $2, $3, '/v1/messages', '{\"model\":\"m\"}', 1, '{}', 'r', '\\x00', $4)",
             *(new_uuid(), ACCOUNT, key.id, status),
         )
     async with door_with(pool, deleter) as door:
@@ -247,8 +249,9 @@ async def test_a_process_that_dies_is_gone_on_for(
             monkeypatch.setattr(Deleter, "_transact", real)
             await pool.execute("UPDATE deletions SET due_at = now() WHERE completed_at IS NULL")
             await deleter.sweep()
-            while (seen := await deletion.receipt(pool, ACCOUNT, started)).completed_at_ms is None:
-                await asyncio.sleep(0.01)
+            await idle(deleter)
+            seen = await deletion.receipt(pool, ACCOUNT, started)
+            assert seen.completed_at_ms is not None
             assert (seen.removed["threads"], seen.removed["messages"]) == (2, 12)
             assert seen.removed["usage_events_unlinked"] == 2
 
