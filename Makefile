@@ -37,6 +37,7 @@ check: install
 	@scripts/check
 
 test: check
+	@scripts/install-chromium
 	@$(BIN)/python -m pytest
 
 bench-relay: install

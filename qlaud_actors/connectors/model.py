@@ -101,6 +101,7 @@ class Verify(Part, frozen=True, kw_only=True):
     """A cheap call that proves a credential and says whose it is."""
 
     request: RequestLine | None = None
+    query: dict[str, Template] = {}
     document: str | None = None
     body: Any = None
     base_url: Https | None = None

@@ -76,6 +76,7 @@ async def erase(connection: Connection, redis: Redis, thread_ids: list[uuid.UUID
         ("steps", QUERIES.erase_steps, turn_ids),
         ("kept_results", QUERIES.erase_results, thread_ids, []),
         ("kept_results", QUERIES.erase_keyed_calls, thread_ids, []),
+        ("artifacts", QUERIES.erase_artifacts, thread_ids),
         ("turns", QUERIES.erase_turns, turn_ids),
         ("threads", QUERIES.erase_threads, thread_ids),
     ):
@@ -154,7 +155,7 @@ class Deleter:
         whose = deletion.account_id, deletion.end_user_id
         keys = await _keys(connection, deletion)
         await connection.execute(QUERIES.revoke_keys, keys)
-        await _disconnect(connection, deletion, removed)
+        await _take_away(connection, deletion, keys, removed)
         await connection.execute(QUERIES.hide_threads, *whose)
         return False
 
@@ -197,7 +198,7 @@ class Deleter:
             return False
         while await self._unlink_usage(connection, deletion, removed):
             pass
-        await _disconnect(connection, deletion, removed)
+        await _take_away(connection, deletion, keys, removed)
         names = list(map(str, keys))
         told = await connection.fetch(QUERIES.erase_cap_notices, webhooks, names)
         removed["deliveries"] += len(told)
@@ -231,7 +232,11 @@ async def _keys(connection: Connection, deletion: Deletion) -> list[uuid.UUID]:
     return [row["id"] for row in rows]
 
 
-async def _disconnect(connection: Connection, deletion: Deletion, removed: Counter[str]) -> None:
+async def _take_away(
+    connection: Connection, deletion: Deletion, keys: list[uuid.UUID], removed: Counter[str]
+) -> None:
+    """What belongs to the end user beside threads and jobs."""
     whose = deletion.account_id, deletion.end_user_id
+    removed["artifacts"] += len(await connection.fetch(QUERIES.delete_artifacts, *whose, keys))
     removed["connect_links"] += len(await connection.fetch(QUERIES.delete_links, *whose))
     removed["connections"] += len(await connection.fetch(QUERIES.delete_connections, *whose))

@@ -25,7 +25,7 @@ class Receipt:
 
 
 COUNTED = (
-    *("threads", "messages", "turns", "tool_calls", "kept_results", "jobs", "keys", "connections"),
+    *("threads", "messages", "turns", "tool_calls", "kept_results", "artifacts", "jobs", "keys", "connections"),
     *("connect_links", "deliveries", "billing_links", "usage_events_unlinked"),
 )
 """What receipts count."""

@@ -103,6 +103,17 @@ DELETE FROM connect_links WHERE account_id = $1 AND end_user_id = $2 RETURNING 1
 -- Connections of this end user, with their secrets.
 DELETE FROM connections WHERE account_id = $1 AND end_user_id = $2 RETURNING 1;
 
+-- name: delete_artifacts
+-- What tools kept for this end user, for their keys ($3), or in their threads.
+WITH mine AS (
+    SELECT id FROM threads WHERE account_id = $1 AND end_user_id = $2
+)
+DELETE FROM artifacts
+ WHERE account_id = $1
+   AND (owner = 'user:' || $2 OR owner IN (SELECT 'key:' || id FROM unnest($3::uuid[]) AS key(id))
+        OR owner IN (SELECT 'thread:' || id FROM mine) OR thread_id IN (SELECT id FROM mine))
+RETURNING 1;
+
 -- name: hide_threads
 -- From here on nobody finds the threads of this end user, and no turn is added to them.
 UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
@@ -152,6 +163,10 @@ DELETE FROM tool_results WHERE thread_id = ANY ($1::uuid[]) OR key_id = ANY ($2:
 -- name: erase_keyed_calls
 -- Outcomes that were kept under callers' own keys.
 DELETE FROM keyed_calls WHERE thread_id = ANY ($1::uuid[]) OR key_id = ANY ($2::uuid[]) RETURNING 1;
+
+-- name: erase_artifacts
+-- What was made in some threads, whoever it is kept for.
+DELETE FROM artifacts WHERE thread_id = ANY ($1::uuid[]) RETURNING 1;
 
 -- name: erase_turns
 -- Turns without messages, steps and calls.

@@ -46,6 +46,7 @@ CREATE TABLE retention (
 ALTER TABLE threads
     ADD COLUMN ttl_days integer CHECK (ttl_days > 0),
     ADD COLUMN keep_latest_messages integer CHECK (keep_latest_messages > 0);
+CREATE INDEX artifacts_by_thread ON artifacts (thread_id) WHERE thread_id IS NOT NULL;
 CREATE INDEX threads_deleted ON threads (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX threads_with_own_rule ON threads (id)
     WHERE deleted_at IS NULL AND (ttl_days IS NOT NULL OR keep_latest_messages IS NOT NULL);

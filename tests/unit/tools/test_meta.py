@@ -1,16 +1,14 @@
 """What the meta-tools answer, and how `qlaud_multi_execute` shares out order and room."""
 
 import uuid
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from fakes.kept_memory import KeptInMemory
 
 from qlaud_actors.tools.dispatch import MAX_OUTPUT_BYTES, Dispatcher, NoJournal, unknown_tool
-from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.meta import EXECUTE, META_TOOLS, SCHEMAS, SEARCH, answer
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
-from qlaud_actors.tools.webhook import WebhookCaller
 
 SCHEMA = {"type": "object", "properties": {"size": {"type": "integer"}}}
 FIND = Tool("tool_1", "crm/find_customer", "Find a customer.", SCHEMA, "webhook")
@@ -34,7 +32,7 @@ class Webhooks:
 async def execute(webhooks: Webhooks, *calls: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     """The results of a multi_execute."""
     arguments = {"calls": [{"tool": name, "args": {"size": size}} for name, size in calls], **more}
-    dispatcher = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), KeptInMemory())
+    dispatcher = Dispatcher({"webhook": webhooks, "mcp": webhooks}, KeptInMemory())
     context = CallContext(uuid.UUID(int=1), "req_1")
     outcome = await dispatcher.run(ToolCall("c", "t", EXECUTE, arguments), TOOLSET, context, NoJournal())
     results: list[dict[str, Any]] = outcome.output["results"]
