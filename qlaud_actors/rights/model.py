@@ -25,8 +25,8 @@ class Receipt:
 
 
 COUNTED = (
-    *("threads", "messages", "turns", "tool_calls", "kept_results", "artifacts", "jobs", "keys", "connections"),
-    *("connect_links", "deliveries", "billing_links", "usage_events_unlinked"),
+    *("threads", "messages", "turns", "tool_calls", "kept_results", "artifacts", "jobs", "keys"),
+    *("connections", "connect_links", "deliveries", "billing_links", "usage_events_unlinked"),
 )
 """What receipts count."""
 
