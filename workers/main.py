@@ -14,6 +14,7 @@ from qlaud_actors.bootstrap import Services, open_services
 from qlaud_actors.carrier import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
+from qlaud_actors.rights import retention
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools import kept
 from workers.actors import actor_table, declare
@@ -32,6 +33,7 @@ HOLDS_SECONDS = 10.0
 DELIVERIES_SECONDS = 1.0
 DELETIONS_SECONDS = 1.0
 TIDY_SECONDS = 60.0
+RETENTION_SECONDS = 300.0
 METRICS_SECONDS = 5.0
 
 
@@ -59,6 +61,7 @@ async def run(settings: Settings) -> None:
             every(TIDY_SECONDS, job_runner.delete_old),
             every(TIDY_SECONDS, courier.delete_old),
             every(TIDY_SECONDS, deleter.erase_hidden),
+            every(RETENTION_SECONDS, lambda: retention.enforce(services.pool)),
             every(TIDY_SECONDS, lambda: kept.delete_old(services.pool)),
             every(TIDY_SECONDS, lambda: services.vault.trail.forget(settings.vault_audit_days)),
             every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),

@@ -27,6 +27,7 @@ from api.routes import (
     model_responses,
     models,
     prices,
+    retention,
     rights,
     stripe_meter,
     threads,
@@ -68,4 +69,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     catalog.routes,
     prices.routes,
     rights.routes,
+    retention.routes,
 )

@@ -41,3 +41,15 @@ def receipt_object(receipt: Receipt) -> dict[str, Any]:
         "created_at": receipt.created_at_ms,
         "completed_at": receipt.completed_at_ms,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How long an account's conversations are kept; None is for ever, or all."""
+
+    ttl_days: int | None = None
+    """Since a thread was last active."""
+    keep_latest_threads: int | None = None
+    """Of each end user; of threads without one, of each key."""
+    keep_latest_messages: int | None = None
+    """Of each thread, and a few more: what stays begins with a question."""

@@ -237,3 +237,79 @@ SELECT EXISTS (SELECT FROM jobs WHERE key_id = ANY ($1::uuid[]));
 -- name: complete_deletion
 -- All is gone; whose it was is forgotten.
 UPDATE deletions SET end_user_id = NULL, completed_at = now() WHERE id = $1;
+
+-- name: put_retention
+-- How long conversations of an account are kept.
+INSERT INTO retention (account_id, ttl_days, keep_latest_threads, keep_latest_messages) VALUES ($1, $2, $3, $4)
+ON CONFLICT (account_id) DO UPDATE
+   SET ttl_days = EXCLUDED.ttl_days, keep_latest_threads = EXCLUDED.keep_latest_threads,
+       keep_latest_messages = EXCLUDED.keep_latest_messages, changed_at = now();
+
+-- name: get_retention
+-- The rule of an account; nothing when it has none.
+SELECT ttl_days, keep_latest_threads, keep_latest_messages FROM retention WHERE account_id = $1;
+
+-- name: put_thread_retention
+-- A thread's own rule, in the place of its account's.
+UPDATE threads SET ttl_days = $2, keep_latest_messages = $3 WHERE id = $1 AND deleted_at IS NULL RETURNING id;
+
+-- name: accounts_with_rules
+-- Accounts that have a rule, or a thread with one.
+SELECT account_id FROM retention
+UNION SELECT account_id FROM threads
+ WHERE deleted_at IS NULL AND (ttl_days IS NOT NULL OR keep_latest_messages IS NOT NULL);
+
+-- name: expired_threads
+-- Threads of an account that are kept no longer: not active for so many days, or beyond the latest of their end
+-- user (without one: of their key). One in which something runs is left alone.
+SELECT id FROM (
+    SELECT h.id, h.last_active_at, COALESCE(h.ttl_days, $2) AS days,
+           row_number() OVER (PARTITION BY COALESCE(h.end_user_id, h.key_id::text)
+                              ORDER BY h.last_active_at DESC, h.id DESC) AS place
+      FROM threads h WHERE h.account_id = $1 AND h.deleted_at IS NULL) ranked
+ WHERE (last_active_at < now() - make_interval(days => days) OR place > $3::integer)
+   AND NOT EXISTS (SELECT FROM turns WHERE thread_id = ranked.id AND status IN ('queued', 'running', 'parked'))
+ ORDER BY id;
+
+-- name: delete_threads
+-- Hide threads; their text is purged by the workers.
+UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
+ WHERE id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING id;
+
+-- name: long_threads
+-- Threads with more messages than are kept, the first message that stays, and how many go. What stays begins
+-- with a question: a tool's results are never parted from the calls.
+SELECT h.id, cut.first, (SELECT count(*) FROM messages WHERE thread_id = h.id AND seq < cut.first) AS messages
+  FROM threads h,
+       LATERAL (SELECT max(seq) AS first FROM messages m
+                 WHERE m.thread_id = h.id AND m.role = 'user' AND strpos(m.content::text, '"tool_result"') = 0
+                   AND m.seq <= h.last_seq - COALESCE(h.keep_latest_messages, $2) + 1) cut
+ WHERE h.account_id = $1 AND h.deleted_at IS NULL AND h.last_seq > COALESCE(h.keep_latest_messages, $2)
+   AND NOT h.id = ANY ($3::uuid[])
+   AND EXISTS (SELECT FROM messages WHERE thread_id = h.id AND seq < cut.first)
+   AND NOT EXISTS (SELECT FROM turns WHERE thread_id = h.id AND status IN ('queued', 'running', 'parked'))
+ ORDER BY h.id;
+
+-- name: lock_quiet_thread
+-- A thread in which nothing runs, and nothing begins until this transaction ends.
+SELECT id FROM threads h
+ WHERE id = $1 AND deleted_at IS NULL
+   AND NOT EXISTS (SELECT FROM turns WHERE thread_id = h.id AND status IN ('queued', 'running', 'parked'))
+   FOR UPDATE;
+
+-- name: trim_messages
+-- The messages before the first one that stays.
+DELETE FROM messages WHERE thread_id = $1 AND seq < $2 RETURNING 1;
+
+-- name: trim_tool_calls
+-- Inputs and outputs of the turns that asked before it.
+UPDATE tool_calls SET input = '{}', output = NULL
+ WHERE turn_id IN (SELECT id FROM turns WHERE thread_id = $1 AND user_seq < $2);
+
+-- name: trim_turns
+-- What those turns repeat of the text. (As for a deleted thread: Postgres has no NUL.)
+UPDATE turns
+   SET content = 'null',
+       request = json_build_object('model', replace(request::text, '\u0000', '\u0020')::json->>'model',
+                                   'max_tokens', 0)
+ WHERE thread_id = $1 AND user_seq < $2;

@@ -38,6 +38,7 @@ THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
 BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
 IMPORT = "/v1/threads/import"
 THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
+RETENTION, THREAD_RETENTION = "/v1/retention", THREAD + "/retention"
 USER, DELETION = "/v1/end-users/{end_user_id}", "/v1/deletions/{deletion_id}"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
 APPROVALS, APPROVE = f"{THREAD}/approvals", f"{THREAD}/approvals/{{tool_use_id}}"
@@ -103,7 +104,7 @@ def malformed() -> list[Row]:
             *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
             *(SERVERS, "/mcp", APPROVE),
         )
-    ] + [("PATCH", THREAD), ("PATCH", KEY)]
+    ] + [("PATCH", THREAD), ("PATCH", KEY), ("PUT", RETENTION), ("PUT", THREAD_RETENTION)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
 
@@ -236,6 +237,22 @@ def exports() -> list[Row]:
         Row(403, "DELETE", USER, ids={"end_user_id": "ada"}, key="user"),
         *(Row(404, "GET", DELETION, ids={"deletion_id": bad}) for bad in (str(new_uuid()), "x")),
         Row(403, "GET", DELETION, ids={"deletion_id": str(new_uuid())}, key="user"),
+        *(
+            Row(400, method, route, body)
+            for body in ({"ttl_days": 0}, {"ttl_days": "5"}, {"keep_latest_messages": -1}, {"days": 1}, "x", [])
+            for method, route in (
+                ("PUT", RETENTION),
+                ("POST", RETENTION + "/preview"),
+                ("PUT", THREAD_RETENTION),
+            )
+        ),
+        Row(403, "GET", RETENTION, key="user"),
+        Row(403, "PUT", RETENTION, {}, key="user"),
+        Row(403, "POST", RETENTION + "/preview", {}, key="user"),
+        *(
+            Row(404, "PUT", THREAD_RETENTION, {}, ids={"thread_id": name}, key="user")
+            for name in ("{foreign}", "{admins}", "x")
+        ),
     ]
 
 
