@@ -67,7 +67,7 @@ async def preview_retention(request: web.Request) -> web.Response:
 @routes.put("/v1/threads/{thread_id}/retention")
 @require_admin
 async def put_thread_retention(request: web.Request) -> web.Response:
-    """A thread's own rule."""
+    """A thread's own rule. For admins: a key must not keep longer what the account wants gone."""
     body = await read_json(request, ThreadRuleBody)
     pool = services(request).pool
     thread = await threads.get(pool, caller(request), path_uuid(request, "thread_id"))

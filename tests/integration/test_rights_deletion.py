@@ -10,8 +10,12 @@ import pytest
 from front_door import Door, front_door
 from redis.asyncio import Redis
 from test_branches import TALK, thread
+from test_connections import CATALOG, Vendor
+from test_connections import KEY as LINEAR_KEY
 from test_rights_export import with_turn
 
+from qlaud_actors.connectors.connections import Connections, ConnectRefused, Owner
+from qlaud_actors.connectors.store import Vault
 from qlaud_actors.conversation import log, mailbox, threads
 from qlaud_actors.conversation.log import Appender, Entry
 from qlaud_actors.conversation.publisher import Publisher
@@ -283,3 +287,49 @@ async def test_a_deleted_thread_loses_its_rows_later(pool: Pool, deleter: Delete
         await deleter.erase_hidden()
         assert await pool.fetchval("SELECT count(*) FROM threads") == 0
         assert await pool.fetchval("SELECT count(*) FROM turns") == 0
+
+
+async def test_a_credential_that_is_being_verified_is_not_kept(
+    pool: Pool, deleter: Deleter, vault: Vault
+) -> None:
+    """While the vendor is asked its end user is deleted: nothing is saved. Later they may connect anew."""
+    vendor = Vendor({LINEAR_KEY: "Ada"})
+    connections = Connections(pool, vault, CATALOG, vendor)
+    given = Owner(ACCOUNT, "ann"), "linear", 0, {"api_key": LINEAR_KEY}
+    async with door_with(pool, deleter) as door:
+        real = vendor.send
+
+        async def slow(*what: Any, **how: Any) -> Any:
+            await delete(door)
+            return await real(*what, **how)
+
+        vendor.send = slow  # type: ignore[method-assign]
+        with pytest.raises(ConnectRefused):
+            await connections.connect(*given)
+        assert await pool.fetchval("SELECT count(*) FROM connections") == 0
+        vendor.send = real  # type: ignore[method-assign]
+        await connections.connect(*given)
+        assert (await delete(door))["removed"]["connections"] == 1
+    assert await pool.fetchval("SELECT count(*) FROM connection_secrets") == 0
+
+
+async def test_every_table_has_been_thought_of(pool: Pool) -> None:
+    """A table that refers to end users, threads, turns or keys, or keeps what people say, is in this list."""
+    rows = await pool.fetch(
+        "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = 'public'"
+        " AND (column_name IN ('end_user_id', 'thread_id', 'turn_id', 'key_id', 'connection_id', 'owner')"
+        " OR data_type IN ('json', 'jsonb'))"
+    )
+    erased = {
+        *("threads", "messages", "turns", "steps", "tool_calls", "tool_results", "keyed_calls", "artifacts"),
+        *("jobs", "connections", "connection_secrets", "connect_links", "end_user_billing", "deletions"),
+        *("keys", "key_secrets"),
+    }
+    unlinked = {"usage_events", "stripe_meter_queue"}
+    names_nobody = {
+        *("budgets", "holds", "attempts", "cap_notices", "vault_audit", "tools", "payments"),
+        *("current_budgets", "price_overrides"),
+    }
+    goes_with_its_message = {"search_queue", "search_words", "search_vectors", "search_forgotten"}
+    known = erased | unlinked | names_nobody | goes_with_its_message
+    assert {row[0] for row in rows} - known == set()
