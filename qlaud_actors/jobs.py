@@ -54,9 +54,18 @@ class DeleteEndUser:
     deletion_id: str
 
 
-Job = RunTurn | RunJob | SendDelivery | DeleteEndUser
+@dataclass(frozen=True, slots=True)
+class IndexThread:
+    """Wake a worker for the messages of this thread that search lacks. A hint only, too."""
 
-QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue, DeleteEndUser.queue)
+    actor: ClassVar[str] = "index_thread"
+    queue: ClassVar[str] = "search"
+    thread_id: str
+
+
+Job = RunTurn | RunJob | SendDelivery | IndexThread | DeleteEndUser
+
+QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue, IndexThread.queue, DeleteEndUser.queue)
 
 
 class WaitingConsumer(Consumer):

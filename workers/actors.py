@@ -11,8 +11,9 @@ import dramatiq
 from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
-from qlaud_actors.jobs import DeleteEndUser, Job, RunJob, RunTurn, SendDelivery
+from qlaud_actors.jobs import DeleteEndUser, IndexThread, Job, RunJob, RunTurn, SendDelivery
 from qlaud_actors.rights.deletion import Deleter
+from qlaud_actors.search.indexer import Indexer
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,9 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, deleter: Deleter) -> list[Actor]:
+def actor_table(
+    runner: TurnRunner, job_runner: JobRunner, courier: Courier, indexer: Indexer, deleter: Deleter
+) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:
@@ -38,11 +41,16 @@ def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, del
     async def delete_end_user(deletion_id: str) -> None:
         await deleter.start(uuid.UUID(deletion_id))
 
+    async def index_thread(thread_id: str) -> None:
+        del thread_id  # what is due is taken in its order, so that no thread waits behind a busy one
+        await indexer.start()
+
     return [
         Actor(RunTurn, run_turn),
         Actor(RunJob, run_job),
         Actor(SendDelivery, send_delivery),
         Actor(DeleteEndUser, delete_end_user),
+        Actor(IndexThread, index_thread),
     ]
 
 
