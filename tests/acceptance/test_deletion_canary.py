@@ -177,6 +177,18 @@ async def connected(connection: Connection) -> None:
     )
 
 
+async def kept(connection: Connection) -> None:
+    """Artifacts of the end user, of threads, of keys."""
+    await connection.execute(
+        "INSERT INTO artifacts (id, account_id, owner, thread_id, name, mime, content)"
+        " SELECT gen_random_uuid(), account_id, o, t, $1, 'text/plain', $2 FROM ("
+        " SELECT account_id, 'user:' || $1 AS o, NULL::uuid AS t FROM keys WHERE end_user_id = $1 UNION"
+        " SELECT account_id, 'thread:' || id, id FROM threads WHERE end_user_id = $1 UNION"
+        " SELECT account_id, 'key:' || id, NULL FROM keys WHERE end_user_id = $1) owners",
+        *(CANARY, CANARY.encode()),
+    )
+
+
 async def clean(connection: Connection, redis: Redis) -> None:
     """What an operator does who wants freed space overwritten now instead of later."""
     await connection.execute("VACUUM (FULL, ANALYZE)")
@@ -204,6 +216,7 @@ async def test_no_byte_of_a_deleted_end_user_is_left(
         admin = Api(session, stack.base_url, stack.master_key)
         await live(admin, hook)
         await connected(connection)
+        await kept(connection)
         spelled = spellings()
         before = await tables_with(connection, spelled)
         assert {"threads", "messages", "turns", "tool_calls", "keys", "connections"} <= before.keys(), before
