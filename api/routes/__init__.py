@@ -28,6 +28,7 @@ from api.routes import (
     model_responses,
     models,
     prices,
+    retention,
     rights,
     search,
     stripe_meter,
@@ -72,4 +73,5 @@ ROUTES: tuple[web.RouteTableDef, ...] = (
     catalog.routes,
     prices.routes,
     rights.routes,
+    retention.routes,
 )

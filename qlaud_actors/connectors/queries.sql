@@ -76,6 +76,15 @@ SELECT field, sealed FROM connection_secrets WHERE connection_id = $1 ORDER BY f
 -- Until this transaction ends nobody else replaces the connection of this owner.
 SELECT pg_advisory_xact_lock(hashtextextended($1::text, 14));
 
+-- name: clock
+-- The database's time.
+SELECT now();
+
+-- name: deleted_since
+-- Whether this end user is being deleted, or somebody of the account was since a moment: of whom is not kept.
+SELECT EXISTS (SELECT FROM deletions
+                WHERE account_id = $1 AND (end_user_id = $2 OR completed_at >= $3));
+
 -- name: end_connection
 -- End the living connection of exactly this owner and forget its secrets.
 WITH ended AS (

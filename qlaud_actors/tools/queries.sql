@@ -86,7 +86,8 @@ RETURNING id;
 -- name: begin_keyed_call
 -- The first call under a caller's key, or the first again when the one before is too old to count.
 INSERT INTO keyed_calls (key_id, thread_id, idempotency_key, fingerprint, call_id)
-VALUES ($1, $2, $3, $4, $5)
+SELECT k.id, $2, $3, $4, $5
+  FROM (SELECT id FROM keys WHERE id = $1 AND revoked_at IS NULL FOR KEY SHARE) k
 ON CONFLICT (key_id, thread_id, idempotency_key) DO UPDATE
    SET fingerprint = EXCLUDED.fingerprint, call_id = EXCLUDED.call_id,
        output = NULL, is_error = NULL, status = NULL, started_at = now(), finished_at = NULL
@@ -118,7 +119,8 @@ DELETE FROM keyed_calls
 -- name: keep_result
 -- A result that was larger than what is shown; the same call's again replaces it.
 INSERT INTO tool_results (id, key_id, thread_id, content, expires_at)
-VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+SELECT $1, k.id, $3, $4, now() + make_interval(secs => $5)
+  FROM (SELECT id FROM keys WHERE id = $2 AND revoked_at IS NULL FOR KEY SHARE) k
 ON CONFLICT (id) DO UPDATE
    SET key_id = EXCLUDED.key_id, thread_id = EXCLUDED.thread_id, content = EXCLUDED.content, expires_at = EXCLUDED.expires_at;
 

@@ -40,6 +40,8 @@ THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
 BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
 IMPORT = "/v1/threads/import"
 THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
+RETENTION, THREAD_RETENTION = "/v1/retention", THREAD + "/retention"
+USER, DELETION = "/v1/end-users/{end_user_id}", "/v1/deletions/{deletion_id}"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
 APPROVALS, APPROVE = f"{THREAD}/approvals", f"{THREAD}/approvals/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
@@ -105,7 +107,7 @@ def malformed() -> list[Row]:
             *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
             *(SERVERS, "/mcp", APPROVE),
         )
-    ] + [("PATCH", THREAD), ("PATCH", KEY)]
+    ] + [("PATCH", THREAD), ("PATCH", KEY), ("PUT", RETENTION), ("PUT", THREAD_RETENTION)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
 
@@ -234,6 +236,24 @@ def exports() -> list[Row]:
         Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
         *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
         Row(403, "GET", USER_EXPORT, ids={"end_user_id": "ada"}, key="user"),
+        *(Row(400, "DELETE", USER, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
+        Row(403, "DELETE", USER, ids={"end_user_id": "ada"}, key="user"),
+        *(Row(404, "GET", DELETION, ids={"deletion_id": bad}) for bad in (str(new_uuid()), "x")),
+        Row(403, "GET", DELETION, ids={"deletion_id": str(new_uuid())}, key="user"),
+        *(
+            Row(400, method, route, body)
+            for body in ({"ttl_days": 0}, {"ttl_days": "5"}, {"keep_latest_messages": -1}, {"days": 1}, [])
+            for method, route in (
+                ("PUT", RETENTION),
+                ("POST", RETENTION + "/preview"),
+                ("PUT", THREAD_RETENTION),
+            )
+        ),
+        Row(403, "GET", RETENTION, key="user"),
+        Row(403, "PUT", RETENTION, {}, key="user"),
+        Row(403, "POST", RETENTION + "/preview", {}, key="user"),
+        Row(403, "PUT", THREAD_RETENTION, {}, key="user"),
+        *(Row(404, "PUT", THREAD_RETENTION, {}, ids={"thread_id": name}) for name in ("{foreign}", "x")),
     ]
 
 
