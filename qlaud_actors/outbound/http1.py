@@ -39,7 +39,9 @@ class Answer:
         self._connection = connection
         self._pieces: deque[bytes] = deque()
         self._size = 0
+        self._packed = False
         self._unpack: Any = None
+        """From the first packed byte on."""
         self._waiter: asyncio.Future[None] | None = None
 
     async def head(self, seconds: float) -> None:
@@ -69,7 +71,7 @@ class Answer:
         """The head is complete. Raises BrokenOff for an encoding that was not asked for."""
         packed = self.headers.get("content-encoding", "identity").lower()
         if packed in ("gzip", "x-gzip", "deflate"):
-            self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either kind, by its first bytes
+            self._packed = True
         elif packed != "identity":
             raise BrokenOff("the answer has an unknown encoding")
         self.status = status
@@ -77,7 +79,7 @@ class Answer:
 
     def add(self, piece: bytes) -> bool:
         """More of the body; whether its reader is far behind. Raises BrokenOff."""
-        if self._unpack is not None:
+        if self._packed:
             piece = self._unpacked(piece)
         if not piece:
             return False  # a packed one may begin with nothing; for the reader that would be the end
@@ -98,6 +100,8 @@ class Answer:
 
     def _unpacked(self, piece: bytes) -> bytes:
         """What a packed piece holds, within what may wait for the reader."""
+        if self._unpack is None:
+            self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either kind, by its first bytes
         room = MAX_UNPACKED_BYTES - self._size
         try:
             unpacked: bytes = self._unpack.decompress(piece, max(room, 1))

@@ -126,8 +126,9 @@ async def test_a_request_says_what_is_needed_and_no_more() -> None:
         ([CHUNKED, b"3\r\nhel\r\n", b"2\r\nl", b"o\r\n0\r\n\r\n"], b"hello"),
         ([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK], b"hello"),
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], b""),
+        ([PACKED % 0], b""),
     ],
-    ids=["byte by byte", "chunked", "announced", "empty"],
+    ids=["byte by byte", "chunked", "announced", "empty", "nothing packed"],
 )
 async def test_an_answer_in_any_pieces_keeps_its_connection(parts: list[bytes], body: bytes) -> None:
     """However it comes, the whole answer is read and the next request takes the same connection."""
