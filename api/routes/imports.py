@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
-from api.bodies import no_nul, read_json
+from api.bodies import check_end_user, no_nul, read_json
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.threads import ThreadBody, check_metadata, check_text, thread_object
@@ -57,6 +57,7 @@ async def import_thread(request: web.Request) -> web.Response:
     for name in (*ThreadBody.__struct_fields__, "external_id"):
         if name != "metadata":
             check_text(name, getattr(body, name))
+    check_end_user(body.end_user_id)
     check_metadata(body.metadata)
     for index, message in enumerate(body.messages):
         _check(f"messages[{index}]", message)

@@ -6,7 +6,16 @@ from dataclasses import replace
 import msgspec
 from aiohttp import web
 
-from api.bodies import idempotency_key, no_nul, path_uuid, query_choice, query_int, query_text, read_json
+from api.bodies import (
+    check_end_user,
+    idempotency_key,
+    no_nul,
+    path_uuid,
+    query_choice,
+    query_int,
+    query_text,
+    read_json,
+)
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
@@ -119,6 +128,7 @@ async def create_thread(request: web.Request) -> web.Response:
     new = threads.NewThread(**msgspec.structs.asdict(body))
     for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
         check_text(name, getattr(new, name))
+    check_end_user(new.end_user_id)
     check_metadata(new.metadata)
     thread = await threads.create(services(request).pool, caller(request), new)
     return json_response(thread_object(thread), status=201)
