@@ -71,6 +71,8 @@ class Settings:
     connector_dir: Path | None = None
     """The operator's own connector files, over the packaged ones."""
     price_poll_seconds: float = 10.0
+    compaction_model: str | None = None
+    """Who summarises the oldest messages of long threads; the turn's own model when it is not set."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that catalogues read (`*_API_KEY`, `*_BASE_URL`, `QLAUD_OAUTH_*`), nothing else."""
 
@@ -109,6 +111,7 @@ class Settings:
             stripe_api_base=read.url("STRIPE_API_BASE", ("http", "https")),
             catalog_dir=read.folder("QLAUD_CATALOG_DIR"),
             connector_dir=read.folder("QLAUD_CONNECTOR_DIR"),
+            compaction_model=read.text("QLAUD_COMPACTION_MODEL", "") or None,
             price_poll_seconds=read.number("QLAUD_PRICE_POLL_SECONDS", 10.0, 0.1, 15.0),
             environ={
                 name: value

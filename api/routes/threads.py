@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import replace
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -10,17 +11,19 @@ from api.bodies import idempotency_key, no_nul, path_uuid, query_choice, query_i
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
-from api.turn_body import TurnBody, fingerprint, turn_request
+from api.turn_body import ModelSlug, TurnBody, fingerprint, turn_request
 from qlaud_actors.billing.meter import refusal
 from qlaud_actors.billing.model import Refused
-from qlaud_actors.conversation import mailbox, threads
+from qlaud_actors.conversation import compaction, mailbox, threads
 from qlaud_actors.conversation.approval_rules import Approval
 from qlaud_actors.conversation.closing import announce
+from qlaud_actors.conversation.context import MAX_THRESHOLD, MIN_THRESHOLD, THRESHOLD, CompactionMode
 from qlaud_actors.conversation.mailbox import NewTurn
-from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
+from qlaud_actors.conversation.model import Compaction, StoredMessage, Thread, TurnRequest
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.keys import lifecycle
+from qlaud_actors.money import nanos_to_micros
 from qlaud_actors.providers.routing import candidates
 from qlaud_actors.tools.registry import toolset_for
 
@@ -31,6 +34,8 @@ LIKELY_TOKENS = 4_096
 
 MAX_SEQ = 2**31 - 1
 MAX_PAGE = 200
+
+Threshold = Annotated[float, msgspec.Meta(ge=MIN_THRESHOLD, le=MAX_THRESHOLD)]
 
 
 class ThreadBody(msgspec.Struct):
@@ -44,6 +49,9 @@ class ThreadBody(msgspec.Struct):
     default_mode: str | None = None
     default_model: str | None = None
     approval: Approval | None = None
+    compaction: CompactionMode = "auto"
+    compaction_threshold: Threshold = THRESHOLD
+    compaction_model: ModelSlug | None = None
 
 
 class ThreadPatch(msgspec.Struct):
@@ -52,6 +60,9 @@ class ThreadPatch(msgspec.Struct):
     metadata: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     title: str | msgspec.UnsetType | None = msgspec.UNSET
     approval: Approval | msgspec.UnsetType | None = msgspec.UNSET
+    compaction: CompactionMode | None = None
+    compaction_threshold: Threshold | None = None
+    compaction_model: ModelSlug | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @routes.post("/v1/threads/{thread_id}/messages")
@@ -120,6 +131,7 @@ async def create_thread(request: web.Request) -> web.Response:
     for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
         check_text(name, getattr(new, name))
     check_metadata(new.metadata)
+    check_model(request, new.compaction_model)
     thread = await threads.create(services(request).pool, caller(request), new)
     return json_response(thread_object(thread), status=201)
 
@@ -167,7 +179,12 @@ async def patch_thread(request: web.Request) -> web.Response:
         set_title=body.title is not msgspec.UNSET,
         approval=None if body.approval is msgspec.UNSET else body.approval,
         set_approval=body.approval is not msgspec.UNSET,
+        compaction=body.compaction,
+        compaction_threshold=body.compaction_threshold,
+        compaction_model=None if body.compaction_model is msgspec.UNSET else body.compaction_model,
+        set_compaction_model=body.compaction_model is not msgspec.UNSET,
     )
+    check_model(request, change.compaction_model)
     hub, thread_id = services(request), path_uuid(request, "thread_id")
     return json_response(thread_object(await threads.change(hub.pool, caller(request), thread_id, change)))
 
@@ -201,7 +218,7 @@ async def list_messages(request: web.Request) -> web.Response:
             "has_more": page.has_more,
             "next_after_seq": None if descending else last,
             "next_before_seq": last if descending else None,
-            "compaction": None,
+            "compaction": compaction_object(await compaction.latest(hub.pool, thread.id)),
         }
     )
 
@@ -218,11 +235,30 @@ def thread_object(thread: Thread) -> dict[str, object]:
         "default_mode": thread.default_mode,
         "default_model": thread.default_model,
         "approval": thread.approval,
+        "compaction": thread.compaction,
+        "compaction_threshold": thread.compaction_threshold,
+        "compaction_model": thread.compaction_model,
         "latest_claude_sid": None,
         "parent_thread_id": str(thread.parent_thread_id) if thread.parent_thread_id else None,
         "branched_at_seq": thread.branched_at_seq,
         "created_at": thread.created_at_ms,
         "last_active_at": thread.last_active_at_ms,
+    }
+
+
+def compaction_object(found: Compaction | None) -> dict[str, object] | None:
+    """What stands for a thread's oldest messages, as the API shows it; null while nothing does."""
+    if found is None or found.summary is None:
+        return None
+    return {
+        "summary": found.summary,
+        "summarized_through_seq": found.summarized_through_seq,
+        "version": found.version,
+        "trimmed_through_seq": found.trimmed_through_seq,
+        "omitted": found.omitted,
+        "model": found.model,
+        "cost_micros": nanos_to_micros(found.cost_nanos),
+        "created_at": found.created_at_ms,
     }
 
 
@@ -248,6 +284,14 @@ async def _cursor(request: web.Request) -> uuid.UUID | None:
     except NotFound:
         pass
     raise InvalidRequest("`after` must be the id of a thread that this key sees.")
+
+
+def check_model(request: web.Request, slug: str | None) -> None:
+    """Raise UnknownModel, or ScopeMissing for a model that the key may not use."""
+    if slug is not None:
+        hub = services(request)
+        limits = caller(request).limits
+        candidates(hub.catalog, slug, lambda _: True, (), limits.allows)
 
 
 def check_text(name: str, value: str | None, limit: int = 512) -> None:

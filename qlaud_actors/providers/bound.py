@@ -16,9 +16,10 @@ Why it is a bound:
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from qlaud_actors.providers.model import Block, Model, ModelRequest
+from qlaud_actors.providers.model import Block, Message, Model, ModelRequest
 
 REQUEST_TOKENS = 64
 MESSAGE_TOKENS = 16
@@ -35,6 +36,9 @@ VENDOR_TOOL_TOKENS = 8_000
 (Anthropic documents some 250 to 1,300 for each, November 2026).
 """
 
+FILE_TOKENS = 10_000
+"""Of a file that is somewhere else, for the room that it takes."""
+
 _spelled = json.JSONEncoder(default=str).encode
 
 BYTES_PER_TOKEN = 4
@@ -49,6 +53,21 @@ def input_bound(request: ModelRequest, model: Model) -> int:
 def input_estimate(request: ModelRequest, model: Model) -> int:
     """A likely count of input tokens, for a call that broke off before its provider told one."""
     return min(_request(request, _Guess(model)) // BYTES_PER_TOKEN + 1, model.context_window)
+
+
+def fixed_tokens(request: ModelRequest, model: Model) -> int:
+    """The most that all but the messages can take of a window, which may be more than there is."""
+    return _request(replace(request, messages=()), _Room(model))
+
+
+def message_tokens(message: Message, model: Model) -> int:
+    """The most that one message can take of it."""
+    return MESSAGE_TOKENS + _Room(model).content(message.content)
+
+
+def likely_tokens(request: ModelRequest, model: Model) -> int:
+    """What a request probably takes of it."""
+    return _request(request, _Guess(model)) // BYTES_PER_TOKEN
 
 
 def _request(request: ModelRequest, measure: "_Measure") -> int:
@@ -125,6 +144,15 @@ class _Guess(_Measure):
 
     def unseen(self, source: Block) -> int:
         return len(str(source.get("data") or ""))
+
+
+class _Room(_Measure):
+    """The same for the room in a window, where a file must leave some to the rest: it counts its encoded
+    size. That is more than its pages take, but no bound; what it took is known after the first answer.
+    """
+
+    def unseen(self, source: Block) -> int:
+        return len(str(source.get("data") or "")) or FILE_TOKENS
 
 
 def _is_file(source: Any) -> bool:
