@@ -20,6 +20,7 @@ from qlaud_actors.conversation.context import (
     Room,
     View,
     begins_turn,
+    cut_results,
     entry,
     next_view,
     room_of,
@@ -106,14 +107,16 @@ class ThreadContext:
                 measured = await self._measured()
                 content = replace(content, known=spans(content.entries, measured))
                 tokens = min(content.shown(self.view), *self._since(content, measured, tokens))
-            if tokens <= room.limit or not await self._moved(content, room, progress):
+            wanted = None
+            if tokens > room.limit and self.policy.mode == "auto":
+                wanted = next_view(content, self.view, room)
+            if wanted is None:
                 return self._within(request, room, tokens)
+            self._within(self._least(request, progress), room, tokens)
+            await self._move(wanted, progress)
 
-    async def _moved(self, content: Content, room: Room, progress: Progress) -> bool:
-        """Whether the view could be made smaller, and was."""
-        wanted = next_view(content, self.view, room) if self.policy.mode == "auto" else None
-        if wanted is None:
-            return False
+    async def _move(self, wanted: View, progress: Progress) -> None:
+        """Make the view smaller, and tell it."""
         cost = 0
         if wanted.through_seq > self.view.through_seq:
             cost = await self._summarise(progress, wanted.through_seq)
@@ -126,7 +129,6 @@ class ThreadContext:
             )
         )
         logger.info("compacted", version=view.version, through_seq=view.through_seq, cost_nanos=cost)
-        return True
 
     async def _summarise(self, progress: Progress, through: int) -> int:
         """Summarise what is shown up to a seq, piece by piece; returns the cost in nano-USD.
@@ -196,6 +198,12 @@ class ThreadContext:
             )
         most = max(window // 2, window - tokens)
         return request if request.max_tokens <= most else replace(request, max_tokens=most)
+
+    def _least(self, request: ModelRequest, progress: Progress) -> ModelRequest:
+        """The request with the newest turn alone: where that is too long, no summary helps."""
+        turn = _turns(list(progress.numbered))[-1]
+        messages = [cut_results(message) for _, message in turn[:-1]]
+        return replace(request, messages=(*messages, turn[-1][1]))
 
     def _digest(self, request: ModelRequest) -> bytes:
         """Of all that stands before the messages that are shown whole."""

@@ -1,5 +1,6 @@
 """A thread may become as long as it likes: its model always gets what fits, and nothing else changes."""
 
+import asyncio
 import json
 import sys
 import uuid
@@ -14,6 +15,7 @@ from qlaud_actors.db.pool import connect
 from qlaud_actors.providers.catalog import Catalog
 
 WINDOW = 8_192
+MARK = ', "cache_control": {"type": "ephemeral"}'
 TURNS = 2_000
 OWN = """
 slug = "{provider}"
@@ -106,6 +108,7 @@ async def test_two_thousand_turns_go_on_with_an_8k_model(cluster: Cluster) -> No
         told = f"{len(compactions)} compactions, {len(pieces)} versions, {bill['requests']} calls upstream"
         sys.stdout.write(f"\n50 turns after 2,000: {told}\n")
         assert 2 <= len(compactions) <= 25
+        assert new_beginnings(cluster) <= len(compactions) + 1  # and one where the model changes
         new = await rows(cluster, "SELECT role FROM messages WHERE seq > $1 ORDER BY seq", old)
         assert [row["role"] for row in new] == ["user", "assistant"] * 100
         await books_are_the_bill(cluster, bill)
@@ -115,6 +118,17 @@ async def test_two_thousand_turns_go_on_with_an_8k_model(cluster: Cluster) -> No
         assert page["compaction"]["summarized_through_seq"] > old
         usage = await cluster.admin.get(f"/v1/keys/{key_id}/usage")
         assert usage["request_count"] == bill["requests"]
+
+
+def new_beginnings(cluster: Cluster) -> int:
+    """How many requests of turns did not begin as the one before: what a provider keeps is lost."""
+    said, count = "[", 0
+    for asked in cluster.scripted.requests():
+        if not asked["body"].get("tools"):
+            continue
+        before, said = said, json.dumps(asked["body"]["messages"])[:-1].replace(MARK, "")
+        count += not said.startswith(before)
+    return count
 
 
 async def books_are_the_bill(cluster: Cluster, bill: dict[str, Any]) -> None:
@@ -127,3 +141,100 @@ async def books_are_the_bill(cluster: Cluster, bill: dict[str, Any]) -> None:
     )
     assert (sums["input"], sums["output"]) == (bill["input"], bill["output"])
     assert sums["summaries"] == sums["written"] > 0
+
+
+def worker(cluster: Cluster, **environ: str) -> Any:
+    """A worker that takes over what is a second old."""
+    return process("workers", {**cluster.environ, **environ})
+
+
+async def long_thread(cluster: Cluster, **fields: Any) -> tuple[Api, str, str]:
+    """A user, its key and its thread of sixty turns, which is more than the model holds."""
+    user, key_id = await cluster.key(**fields)
+    thread = (await user.post("/v1/threads", {}))["id"]
+    await fill(cluster, thread, 60)
+    return user, key_id, thread
+
+
+POINTS = ("open_summary after 2", "settle_summary before 2")
+
+
+async def test_a_dying_worker_pays_no_summary_twice(cluster: Cluster) -> None:
+    """Killed around a summary, the next worker goes on behind the last one that was saved."""
+    user, _, thread = await long_thread(cluster)
+    for number, point in enumerate(POINTS):
+        cluster.scripted.reset()
+        if number:
+            await rows(cluster, "DELETE FROM compactions RETURNING 1")
+        dying = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).parent / "crashing_worker.py"),
+            env={**cluster.environ, "CRASH_AT": point},
+        )
+        asking = asyncio.create_task(user.turn(thread, script({"text": "ok"})))
+        assert await asyncio.wait_for(dying.wait(), 20) == 9
+        async with worker(cluster):
+            assert (await asyncio.wait_for(asking, 30))["content"][0]["text"] == "ok"
+        versions = await rows(cluster, "SELECT * FROM compactions ORDER BY version")
+        assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
+        bill = cluster.scripted.bill()
+        repeated = "settle_summary before" in point
+        assert bill["requests"] == len(versions) + 1 + repeated, point
+        charged = "SELECT 1 FROM usage_events WHERE purpose = 'compaction' AND id = ANY ($1)"
+        ids = [row["usage_event_id"] for row in versions]
+        assert len(await rows(cluster, charged, ids)) == len(set(ids)) == len(versions)
+        assert await rows(cluster, "SELECT 1 FROM holds") == []
+
+
+async def test_without_money_for_a_summary_the_turn_goes_on(cluster: Cluster) -> None:
+    """The oldest turns are left out, and everybody is told; the cap holds."""
+    user, key_id, thread = await long_thread(cluster, max_spend_usd=0.013)
+    async with worker(cluster):
+        seen = [e async for e in user.stream(thread, script({"text": "ok"}), tools=[])]
+    assert [e["omitted"] for e in seen if e["type"] == "qlaud.compaction"] == [True]
+    assert seen[-1]["status"] == "completed"
+    bill = cluster.scripted.bill()
+    assert (bill["requests"], bill["refusals"]) == (1, [])
+    told = (await user.get(f"/v1/threads/{thread}/messages?limit=1"))["compaction"]
+    assert (told["omitted"], told["model"], told["cost_micros"], told["version"]) == (True, None, 0, 1)
+    assert told["summary"] in json.dumps(cluster.scripted.requests()[0]["body"]["messages"])
+    assert (await cluster.admin.get(f"/v1/keys/{key_id}/usage"))["cost_micros"] <= 13_000
+
+
+async def test_what_cannot_fit_is_refused_and_costs_nothing(cluster: Cluster) -> None:
+    """A long thread whose compaction is off, and a message that is longer than the window; both heal."""
+    user, key_id, thread = await long_thread(cluster)
+    asked = {"model": MODEL, "max_tokens": 256, "content": script({"text": "ok"})}
+    long = {**asked, "content": "word " * 20_000}
+    path = f"/v1/threads/{thread}"
+    assert (await user.request("PATCH", path, {"compaction": "off"}))[1]["compaction"] == "off"
+    async with worker(cluster):
+        for setting, body in (("off", asked), ("auto", long)):
+            assert (await user.request("PATCH", path, {"compaction": setting}))[0] == 200
+            for stream in (False, True):
+                status, refused = await user.request("POST", f"{path}/messages", {**body, "stream": stream})
+                assert (status, refused["error"]["code"]) == (400, "context_length_exceeded")
+        assert (await cluster.admin.get(f"/v1/keys/{key_id}/usage"))["request_count"] == 0
+        assert (await user.post(f"{path}/messages", asked))["content"][0]["text"] == "ok"
+    assert cluster.scripted.bill()["refusals"] == []
+
+
+async def test_a_cheap_model_writes_the_summaries_where_one_is_named(cluster: Cluster) -> None:
+    """By the operator for all, by a thread for itself; a branch keeps what was summarised."""
+    user, _, thread = await long_thread(cluster)
+    other = (await user.post("/v1/threads", {"compaction_model": OPENAI_MODEL}))["id"]
+    await fill(cluster, other, 60)
+    async with worker(cluster, QLAUD_COMPACTION_MODEL="gpt-5.4-nano"):
+        for asked in (thread, other):
+            await user.turn(asked, script({"text": "ok"}))
+        found = await rows(cluster, "SELECT DISTINCT model FROM compactions ORDER BY model")
+        assert [row["model"] for row in found] == [OPENAI_MODEL, "gpt-5.4-nano"]
+        calls = cluster.scripted.bill()["requests"]
+        branch = (await user.post(f"/v1/threads/{thread}/copy", {}))["id"]
+        await user.turn(branch, script({"text": "ok"}))
+        assert cluster.scripted.bill()["requests"] == calls + 1
+    pages = [await user.get(f"/v1/threads/{one}/messages?limit=1") for one in (thread, branch)]
+    assert pages[0]["compaction"]["summary"] == pages[1]["compaction"]["summary"]
+    assert await user.request("DELETE", f"/v1/threads/{thread}")
+    left = await rows(cluster, "SELECT DISTINCT thread_id::text AS id FROM compactions")
+    assert {row["id"] for row in left} == {other, branch}
