@@ -2,12 +2,12 @@
 
 import uuid
 from dataclasses import replace
-from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from api.bodies import idempotency_key, no_nul, path_uuid, query_choice, query_int, query_text, read_json
+from api.compaction_fields import Threshold, check_model, compaction_object
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
@@ -17,13 +17,12 @@ from qlaud_actors.billing.model import Refused
 from qlaud_actors.conversation import compaction, mailbox, threads
 from qlaud_actors.conversation.approval_rules import Approval
 from qlaud_actors.conversation.closing import announce
-from qlaud_actors.conversation.context import MAX_THRESHOLD, MIN_THRESHOLD, THRESHOLD, CompactionMode
+from qlaud_actors.conversation.context import THRESHOLD, CompactionMode
 from qlaud_actors.conversation.mailbox import NewTurn
-from qlaud_actors.conversation.model import Compaction, StoredMessage, Thread, TurnRequest
+from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_uuid, parse_uuid
 from qlaud_actors.keys import lifecycle
-from qlaud_actors.money import nanos_to_micros
 from qlaud_actors.providers.routing import candidates
 from qlaud_actors.tools.registry import toolset_for
 
@@ -34,8 +33,6 @@ LIKELY_TOKENS = 4_096
 
 MAX_SEQ = 2**31 - 1
 MAX_PAGE = 200
-
-Threshold = Annotated[float, msgspec.Meta(ge=MIN_THRESHOLD, le=MAX_THRESHOLD)]
 
 
 class ThreadBody(msgspec.Struct):
@@ -128,10 +125,7 @@ async def create_thread(request: web.Request) -> web.Response:
     """A new thread."""
     body = await read_json(request, ThreadBody, allow_empty=True)
     new = threads.NewThread(**msgspec.structs.asdict(body))
-    for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
-        check_text(name, getattr(new, name))
-    check_metadata(new.metadata)
-    check_model(request, new.compaction_model)
+    check_new(request, new)
     thread = await threads.create(services(request).pool, caller(request), new)
     return json_response(thread_object(thread), status=201)
 
@@ -246,22 +240,6 @@ def thread_object(thread: Thread) -> dict[str, object]:
     }
 
 
-def compaction_object(found: Compaction | None) -> dict[str, object] | None:
-    """What stands for a thread's oldest messages, as the API shows it; null while nothing does."""
-    if found is None or found.summary is None:
-        return None
-    return {
-        "summary": found.summary,
-        "summarized_through_seq": found.summarized_through_seq,
-        "version": found.version,
-        "trimmed_through_seq": found.trimmed_through_seq,
-        "omitted": found.omitted,
-        "model": found.model,
-        "cost_micros": nanos_to_micros(found.cost_nanos),
-        "created_at": found.created_at_ms,
-    }
-
-
 def message_object(message: StoredMessage) -> dict[str, object]:
     """A message as the API shows it."""
     return {
@@ -286,12 +264,12 @@ async def _cursor(request: web.Request) -> uuid.UUID | None:
     raise InvalidRequest("`after` must be the id of a thread that this key sees.")
 
 
-def check_model(request: web.Request, slug: str | None) -> None:
-    """Raise UnknownModel, or ScopeMissing for a model that the key may not use."""
-    if slug is not None:
-        hub = services(request)
-        limits = caller(request).limits
-        candidates(hub.catalog, slug, lambda _: True, (), limits.allows)
+def check_new(request: web.Request, new: threads.NewThread) -> None:
+    """Raise InvalidRequest, UnknownModel or ScopeMissing for what no new thread may have."""
+    for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
+        check_text(name, getattr(new, name))
+    check_metadata(new.metadata)
+    check_model(request, new.compaction_model)
 
 
 def check_text(name: str, value: str | None, limit: int = 512) -> None:
