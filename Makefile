@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo up test check bench-relay clean
+.PHONY: help install demo up test check bench-relay bench-tools clean
 
 help:
 	@echo "make install   create .venv with the locked packages; .venv/bin/qlaud is the command"
@@ -13,6 +13,7 @@ help:
 	@echo "make test      all checks and all tests"
 	@echo "make check     format, lint, types, import contracts"
 	@echo "make bench-relay  what the relay costs beside a bare proxy (docs/benchmarks.md)"
+	@echo "make bench-tools  what the search over tools finds, and how fast (docs/benchmarks.md)"
 	@echo "make clean     remove .venv and caches; data in .qlaud is kept"
 
 install: $(STAMP)
@@ -36,10 +37,14 @@ check: install
 	@scripts/check
 
 test: check
+	@scripts/install-chromium
 	@$(BIN)/python -m pytest
 
 bench-relay: install
 	@$(BIN)/python -m benchmarks.relay
+
+bench-tools: install
+	@$(BIN)/python -m benchmarks.tool_search
 
 clean:
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache

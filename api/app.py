@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from api.context import SERVICES
-from api.middleware import add_headers, authentication, errors, preflight, request_context
+from api.middleware import add_headers, around
 from api.routes import ROUTES
 from qlaud_actors.bootstrap import Services
 
@@ -11,7 +11,7 @@ from qlaud_actors.bootstrap import Services
 def make_app(services: Services) -> web.Application:
     """The front door over open services."""
     app = web.Application(
-        middlewares=[request_context, preflight, errors, authentication],
+        middlewares=[around],
         client_max_size=services.settings.max_body_bytes,
     )
     app[SERVICES] = services

@@ -32,7 +32,9 @@ logger = log.get_logger(__name__)
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds: not logged."""
 
-PUBLIC_PATHS = PROBES | {"/v1/catalog", "/v1/billing/stripe/webhook", "/v1/billing/topups/done"}
+PUBLIC_PATHS = PROBES.union(
+    ("/v1/catalog", "/v1/builtins", "/v1/billing/stripe/webhook", "/v1/billing/topups/done")
+)
 """Need no key."""
 
 HELD_PATHS = frozenset({"/v1/messages", "/v1/chat/completions", "/v1/responses"})
@@ -55,8 +57,12 @@ CORS_EXPOSED = (
 
 
 @web.middleware
-async def request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Name the request, and log one line when it has ended: never bodies, queries or secrets."""
+async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Name the request, let it through, say what went wrong in the caller's dialect, and log one line when it
+    has ended: never bodies, queries or secrets.
+
+    One layer for all of it: each costs every request something.
+    """
     given = request.headers.get("x-request-id", "")
     request[REQUEST_ID] = given if REQUEST_ID_PATTERN.match(given) else str(new_uuid())
     log.clear()
@@ -64,7 +70,16 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     start = time.monotonic()
     status = 499  # the client left
     try:
-        response = await handler(request)
+        if request.method == hdrs.METH_OPTIONS:
+            response = _preflight()
+        else:
+            if not (request.path in PUBLIC_PATHS or request.path.startswith(CONNECT_PATH)):
+                await _authenticate(request)
+            response = await handler(request)
+        status = response.status
+        return response
+    except Exception as error:  # noqa: BLE001 - it is answered, and logged when it is ours
+        response = await _refusal(request, error)
         status = response.status
         return response
     finally:
@@ -75,36 +90,35 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
             logger.info("request", method=request.method, route=route, status=status, ms=ms)
 
 
-@web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what went wrong into a response in the caller's dialect."""
-    try:
-        return await handler(request)
-    except Exception as error:
-        known = _as_qlaud_error(error)
-        if known.status >= 500:
-            logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
-        if isinstance(known, SpendCapReached):
-            await _tell_cap(request)
-        if request.writer.output_size > 0:
-            raise  # the answer has begun, so nothing can be said in it: aiohttp ends the connection
-        response = error_response(known, request.path, request[REQUEST_ID])
-        if isinstance(error, web.HTTPMethodNotAllowed):
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]  # RFC 9110, 15.5.6
-        return response
+def _preflight() -> web.StreamResponse:
+    """Answers a browser's question whether it may, on any path: a route for it would hide the 404s."""
+    return web.Response(status=204, headers={"access-control-max-age": "86400"})
 
 
-@web.middleware
-async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Verify the key of every route that is not public, before a byte of the body is read."""
-    if request.path in PUBLIC_PATHS or request.path.startswith(CONNECT_PATH):
-        return await handler(request)
+async def _refusal(request: web.Request, error: Exception) -> web.StreamResponse:
+    """What went wrong, as a response in the caller's dialect. Raises the error when the answer has begun:
+    nothing can be said in it, and aiohttp ends the connection.
+    """
+    known = _as_qlaud_error(error)
+    if known.status >= 500:
+        logger.warning("request_failed", code=known.code, exc_info=type(known) is QlaudError)
+    if isinstance(known, SpendCapReached):
+        await _tell_cap(request)
+    if request.writer.output_size > 0:
+        raise error
+    response = error_response(known, request.path, request[REQUEST_ID])
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]  # RFC 9110, 15.5.6
+    return response
+
+
+async def _authenticate(request: web.Request) -> None:
+    """Verify the key, before a byte of the body is read. Raises InvalidKey."""
     hub, secret = services(request), presented_key(request)
     held = request.path in HELD_PATHS
     key = await (hub.known_keys.verify(secret) if held else lifecycle.verify(hub.pool, secret))
     request[CALLER] = key
     log.bind(key_id=str(key.id), account_id=str(key.account_id))
-    return await handler(request)
 
 
 async def authenticate_again(request: web.Request) -> None:
@@ -133,14 +147,6 @@ def require_admin(handler: Handler) -> Handler:
     guarded.__doc__ = handler.__doc__
     guarded.__name__ = handler.__name__
     return guarded
-
-
-@web.middleware
-async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer a browser's question whether it may, on any path: a route for it would hide the 404s."""
-    if request.method == hdrs.METH_OPTIONS:
-        return web.Response(status=204, headers={"access-control-max-age": "86400"})
-    return await handler(request)
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -30,6 +30,7 @@ from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.db.pool import Pool, open_pool
 from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
+from qlaud_actors.embeddings.embedder import Embedder
 from qlaud_actors.gateway.admission import Admission
 from qlaud_actors.gateway.relay import Relay
 from qlaud_actors.ids import new_uuid
@@ -46,12 +47,17 @@ from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
 from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.tools.builtins.caller import BuiltinCaller
+from qlaud_actors.tools.builtins.catalog import Builtins
+from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
+from qlaud_actors.tools.finder import ToolFinder
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
-from qlaud_actors.tools.model import Tool
+from qlaud_actors.tools.model import Kind, RemoteCaller, Tool
+from qlaud_actors.tools.search_vectors import SearchVectors
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
@@ -68,6 +74,7 @@ class Vendors:
     connections: Connections
     sign_in: SignIn
     desk: ConnectionDesk
+    builtins: Builtins
     mcp: McpCaller
     dispatcher: Dispatcher
 
@@ -88,6 +95,7 @@ class Services:
     caller: Caller
     fallback: Fallback
     mcp: McpCaller
+    builtins: Builtins
     connectors: ConnectorCatalog
     connector_tools: tuple[Tool, ...]
     """The actions of `connectors`."""
@@ -160,14 +168,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(redis.aclose)
         broker = jobs.make_broker(redis_url)
         stack.callback(broker.close)
-        client = _kept(stack, open_client())
         webhooks = _kept(stack, open_guarded_session(settings.allow_private_webhooks))
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
         for started in (prices, publisher, bus):
             await started.start()
-        caller, fallback = Caller(client, catalog), Fallback(RetryPolicy(settings.provider_attempts))
+        caller = Caller(_kept(stack, open_client()), catalog)
+        fallback = Fallback(RetryPolicy(settings.provider_attempts))
         process = new_uuid()
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
@@ -186,6 +194,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             caller=caller,
             fallback=fallback,
             mcp=vendors.mcp,
+            builtins=vendors.builtins,
             connectors=vendors.catalog,
             connector_tools=connector_tools(vendors.catalog),
             connections=vendors.connections,
@@ -223,11 +232,25 @@ def _open_vendors(
     def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:
         return links.create(pool, owner, connector, settings.base_url)
 
-    caller = ConnectorCaller(Executor(catalog, connections, credentials, sender))
+    executor = Executor(catalog, connections, credentials, sender)
     desk = ConnectionDesk(catalog, connections, make_link)
     mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
-    dispatcher = Dispatcher(WebhookCaller(guarded, allow_private), mcp, KeptCalls(pool), caller, desk)
-    return Vendors(catalog, connections, sign_in, desk, mcp, dispatcher)
+    builtins = BuiltinCaller(
+        Builtins.load(catalog),
+        VendorTools(sender, catalog.overrides, executor),
+        pool,
+        allow_private=allow_private,
+        openai_base_url=settings.environ.get("QLAUD_BUILTIN_BASE_URL_IMAGE_GENERATION"),
+    )
+    callers: dict[Kind, RemoteCaller] = {
+        "webhook": WebhookCaller(guarded, allow_private),
+        "mcp": mcp,
+        "connector": ConnectorCaller(executor),
+        "builtin": builtins,
+    }
+    finder = ToolFinder(pool, catalog, _kept(stack, SearchVectors(Embedder())))
+    dispatcher = Dispatcher(callers, KeptCalls(pool), desk, finder)
+    return Vendors(catalog, connections, sign_in, desk, builtins.builtins, mcp, dispatcher)
 
 
 class _Closable(Protocol):

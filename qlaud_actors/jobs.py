@@ -1,14 +1,21 @@
 """Background jobs: their names and payloads (ids only), shared by the API and the workers."""
 
 import asyncio
+import time
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dramatiq
+import redis
+from dramatiq.broker import Consumer
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import ConnectionClosed
 
 NAMESPACE = "{qlaud-jobs}"
 """One hash tag, so that every key of the broker lives in one cluster slot."""
+
+BUSY_SECONDS = 0.02
+"""After which a consumer that has given messages away looks for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +50,58 @@ Job = RunTurn | RunJob | SendDelivery
 QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue)
 
 
+class WaitingConsumer(Consumer):
+    """Reads a queue; while that is empty it waits in Redis, which wakes it for the next message.
+
+    The broker's own consumer asks again and again instead: twenty times a second for each queue, or late.
+    """
+
+    def __init__(self, broker: RedisBroker, queue_name: str, prefetch: int, timeout_ms: int) -> None:
+        self._reader = broker.consumer_class(broker, queue_name, prefetch, 1)
+        self._redis = broker.client
+        self._list = f"{broker.namespace}:{queue_name}"
+        self._seconds = timeout_ms / 1000
+
+    def ack(self, message: Any) -> None:
+        """It is done."""
+        self._reader.ack(message)
+
+    def nack(self, message: Any) -> None:
+        """It cannot be done."""
+        self._reader.nack(message)
+
+    def requeue(self, messages: Any) -> None:
+        """Others may do them."""
+        self._reader.requeue(messages)
+
+    def __next__(self) -> Any:
+        """A message, or None after a while without."""
+        message = next(self._reader)
+        if message is None and self._reader.outstanding_message_count:
+            time.sleep(BUSY_SECONDS)  # it may have as many as it can take
+        elif message is None:
+            try:  # an element that is moved to where it is: nothing but a wait for one
+                self._redis.blmove(self._list, self._list, self._seconds, "LEFT", "LEFT")  # type: ignore[arg-type]
+            except redis.ConnectionError as error:
+                raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
+        return message
+
+
+class Broker(RedisBroker):
+    """As dramatiq's, with consumers that wait. No job of ours is delayed: nobody looks for those."""
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """A reader of a queue."""
+        return WaitingConsumer(self, queue_name, prefetch, timeout)
+
+    def get_declared_delay_queues(self) -> set[str]:
+        """None that is read."""
+        return set()
+
+
 def make_broker(redis_url: str) -> RedisBroker:
     """A broker without middleware; the workers add theirs."""
-    broker = RedisBroker(  # type: ignore[no-untyped-call]
+    broker = Broker(  # type: ignore[no-untyped-call]
         url=redis_url,
         namespace=NAMESPACE,
         middleware=[],

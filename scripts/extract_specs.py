@@ -2,8 +2,9 @@
 
     scripts/extract_specs.py [--specs ../shared/specs] [--check]
 
-Writes tests/data/connector_specs.json and docs/reference/connectors.md; with --check nothing is written, and
-the exit status is 1 when they would change. What it prints are the actions that do not fit.
+Writes tests/data/connector_specs.json, tests/data/vendor_operations.json (for the vendors' stand-ins) and
+docs/reference/connectors.md; with --check nothing is written, and the exit status is 1 when they would
+change. What it prints are the actions that do not fit.
 """
 
 import argparse
@@ -23,11 +24,13 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from specs import graphql_schema, openapi  # noqa: E402
 from specs.sent import requests  # noqa: E402
 from specs.table import table  # noqa: E402
+from specs.whole import OPERATIONS, whole_operations  # noqa: E402
 
 from qlaud_actors.connectors.catalog import ConnectorCatalog  # noqa: E402
 from qlaud_actors.connectors.model import Action, Connector  # noqa: E402
 
 EXTRACT = ROOT / "tests/data/connector_specs.json"
+DOUBLES = ROOT / "tests/data/vendor_operations.json"
 TABLE = ROOT / "docs/reference/connectors.md"
 ROW = re.compile(r"^\| (?P<file>[\w-]+)\.(?:json|graphql)\.gz \|(?P<cells>.*)\|$", re.MULTILINE)
 SLACK = "slack-methods"
@@ -76,6 +79,13 @@ def extract(specs: Specs, connectors: list[Connector]) -> dict[str, Any]:
     return result
 
 
+def for_doubles(specs: Specs) -> dict[str, Any]:
+    """Whole operations for the servers that stand in for vendors in tests, and where they are from."""
+    sources = {name: specs.about(name) for name in OPERATIONS}
+    found = {name: whole_operations(specs.document(name), name) for name in OPERATIONS}
+    return {"sources": sources, **found}
+
+
 def operation(specs: Specs, connector: Connector, action: Action) -> dict[str, Any]:
     """The operation of an action, cut down; empty when there is none."""
     name = str(connector.source(action).file)
@@ -109,9 +119,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     connectors = list(ConnectorCatalog.load({}).connectors.values())
-    found = extract(Specs(options.specs), connectors)
+    specs = Specs(options.specs)
+    found = extract(specs, connectors)
     texts = {
         EXTRACT: spelled(found),
+        DOUBLES: spelled(for_doubles(specs)),
         TABLE: table(connectors, found["sources"]),
     }
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text]

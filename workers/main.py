@@ -23,7 +23,9 @@ logger = get_logger(__name__)
 THREADS = 8
 """Wake-ups claimed at once; a turn itself occupies no thread."""
 
-POLL_MS = 50
+WAIT_MS = 500
+"""How long an idle thread waits before it looks whether the worker ends."""
+
 STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 HOLDS_SECONDS = 10.0
@@ -42,7 +44,7 @@ async def run(settings: Settings) -> None:
         runner = services.runner()
         job_runner, courier = services.job_runner(), services.courier()
         declare(actor_table(runner, job_runner, courier), services.broker, loop)
-        worker = Worker(services.broker, worker_timeout=POLL_MS, worker_threads=THREADS)
+        worker = Worker(services.broker, worker_timeout=WAIT_MS, worker_threads=THREADS)
         lease = settings.lease_seconds
         renew_seconds, sweep_seconds = lease * RENEW_EVERY, min(SWEEP_SECONDS, lease)
         upkeep = (

@@ -1,4 +1,4 @@
-"""Tools, for admins: webhooks are registered here; and the four meta-tools over REST, for any key."""
+"""Tools, for admins: webhooks and built-ins are registered; the four meta-tools over REST, for any key."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,10 +9,13 @@ from api.bodies import read_json, webhook_url
 from api.context import call_context, caller, services
 from api.middleware import require_admin
 from api.responses import json_response
+from qlaud_actors.bootstrap import Services
 from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_call_id, new_tool_id, new_webhook_secret
-from qlaud_actors.settings import Secret
+from qlaud_actors.settings import Secret, Settings
 from qlaud_actors.tools import meta, store
+from qlaud_actors.tools.builtins.model import AuthMode, Offer
+from qlaud_actors.tools.builtins.registration import Registration, registered
 from qlaud_actors.tools.dispatch import NoJournal
 from qlaud_actors.tools.model import Effect, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import reachable_tools
@@ -20,17 +23,21 @@ from qlaud_actors.tools.schema import check_definition
 
 routes = web.RouteTableDef()
 
+DEFAULT_TIMEOUT_MS = 30_000
+
 
 class ToolBody(msgspec.Struct):
-    """`POST /v1/tools`. A built-in's body (`provider`) has other fields; it is refused in words."""
+    """`POST /v1/tools`: a webhook, or with `provider` a built-in."""
 
     name: str
     description: str = ""
-    input_schema: dict[str, Any] = {}
+    input_schema: dict[str, Any] | None = None
     webhook_url: str | None = None
     provider: str | None = None
-    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=120_000)] = 30_000
-    effect: Effect = "write"
+    auth_mode: AuthMode = "tenant"
+    config: dict[str, Any] | None = None
+    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=120_000)] | None = None
+    effect: Effect | None = None
     shared: bool = True
 
 
@@ -45,25 +52,12 @@ class ConnectionsBody(msgspec.Struct):
 @routes.post("/v1/tools")
 @require_admin
 async def register_tool(request: web.Request) -> web.Response:
-    """Register a webhook; its signing secret is in this answer and nowhere else."""
+    """Register a webhook or a built-in; a webhook's signing secret is in this answer and nowhere else."""
     body, hub = await read_json(request, ToolBody), services(request)
-    url = _url(body, allow_private=hub.settings.allow_private_webhooks)
-    check_definition(body.name, body.description, body.input_schema)
-    secret = new_webhook_secret()
-    tool = Tool(
-        id=new_tool_id(),
-        name=body.name,
-        description=body.description,
-        input_schema=body.input_schema,
-        kind="webhook",
-        effect=body.effect,
-        timeout_ms=body.timeout_ms,
-        webhook_url=url,
-        secret=Secret(secret),
-        shared=body.shared,
-    )
+    tool = _webhook(body, hub.settings) if body.provider is None else _builtin(body, hub)
     stored = await store.insert_tool(hub.pool, hub.vault, caller(request).account_id, tool)
-    return json_response({**tool_object(stored), "secret": secret}, status=201)
+    secret = {"secret": tool.secret.reveal()} if isinstance(tool.secret, Secret) else {}
+    return json_response({**tool_object(stored), **secret}, status=201)
 
 
 @routes.get("/v1/tools")
@@ -83,6 +77,13 @@ async def revoke_tool(request: web.Request) -> web.Response:
     if not await store.revoke_tool(services(request).pool, caller(request).account_id, tool_id):
         raise NotFound("There is no such tool.")
     return json_response({"ok": True})
+
+
+@routes.get("/v1/builtins")
+async def list_builtins(request: web.Request) -> web.Response:
+    """The built-ins that can be registered; public."""
+    offers = services(request).builtins.offers.values()
+    return json_response({"object": "list", "data": [builtin_object(offer) for offer in offers]})
 
 
 @routes.post("/v1/tools/search")
@@ -111,12 +112,46 @@ async def manage_connections(request: web.Request) -> web.Response:
     return _answered(await services(request).desk.answer(arguments, toolset, context, by_model=False))
 
 
-def _url(body: ToolBody, *, allow_private: bool) -> str:
-    if body.provider is not None:
-        raise InvalidRequest("`provider`: built-in tools are not offered in this version, only webhooks.")
+def _webhook(body: ToolBody, settings: Settings) -> Tool:
     if body.webhook_url is None:
-        raise InvalidRequest("`webhook_url` is missing.")
-    return webhook_url("webhook_url", body.webhook_url, allow_private=allow_private)
+        raise InvalidRequest("`webhook_url` is missing; a built-in has `provider` instead.")
+    if body.config is not None:
+        raise InvalidRequest("`config` is for built-ins, which have a `provider`.")
+    allow_private = settings.allow_private_webhooks
+    url = webhook_url("webhook_url", body.webhook_url, allow_private=allow_private)
+    schema = body.input_schema or {}
+    check_definition(body.name, body.description, schema)
+    return Tool(
+        id=new_tool_id(),
+        name=body.name,
+        description=body.description,
+        input_schema=schema,
+        kind="webhook",
+        effect=body.effect or "write",
+        timeout_ms=body.timeout_ms or DEFAULT_TIMEOUT_MS,
+        webhook_url=url,
+        secret=Secret(new_webhook_secret()),
+        shared=body.shared,
+    )
+
+
+def _builtin(body: ToolBody, hub: Services) -> Tool:
+    if body.webhook_url is not None:
+        raise InvalidRequest("`webhook_url` and `provider` exclude each other.")
+    offer = hub.builtins.find(body.provider)
+    if offer is None:
+        raise InvalidRequest("`provider` is not a built-in: `GET /v1/builtins` lists them.")
+    asked = Registration(
+        body.name,
+        body.description,
+        body.auth_mode,
+        body.config,
+        body.input_schema,
+        body.effect,
+        body.timeout_ms,
+        body.shared,
+    )
+    return registered(offer, asked, allow_private=hub.settings.allow_private_webhooks)
 
 
 async def _run_meta(request: web.Request, name: str) -> web.Response:
@@ -140,7 +175,10 @@ def _answered(outcome: ToolOutcome) -> web.Response:
 
 
 def tool_object(tool: Tool) -> dict[str, object]:
-    """A tool as the API shows it, without its secret."""
+    """A tool as the API shows it, without anything secret of it."""
+    own: dict[str, object] = {"webhook_url": tool.webhook_url}
+    if tool.kind == "builtin":
+        own = {"provider": tool.provider, "auth_mode": tool.auth_mode}
     return {
         "id": tool.id,
         "object": "tool",
@@ -148,9 +186,24 @@ def tool_object(tool: Tool) -> dict[str, object]:
         "name": tool.name,
         "description": tool.description,
         "input_schema": tool.input_schema,
-        "webhook_url": tool.webhook_url,
+        **own,
         "timeout_ms": tool.timeout_ms,
         "effect": tool.effect,
         "shared": tool.shared,
         "created_at": tool.created_at_ms,
+    }
+
+
+def builtin_object(offer: Offer) -> dict[str, object]:
+    """A built-in as the catalogue shows it (reference 6.4)."""
+    return {
+        "provider": offer.provider,
+        "display_name": offer.builtin.display_name,
+        "description": offer.builtin.description,
+        "provider_brand": offer.builtin.brand,
+        "input_schema": offer.shown_schema(offer.decided),
+        "config_schema": offer.config_schema,
+        "authMode": offer.builtin.auth_mode,
+        "effect": offer.effect,
+        "timeout_ms": offer.builtin.timeout_ms,
     }

@@ -1,8 +1,8 @@
 """Group commit: the holds and settlements of one process that come at the same time are one statement.
 
 A commit costs the same for one call as for many. Whoever comes while a statement is on its way waits for
-the next one, which leaves as soon as this one is back; who comes alone does not wait. Nothing is answered
-before it is committed.
+the next one, which leaves when this one is back and all who are ready by then have come along; who comes
+alone does not wait. Nothing is answered before it is committed.
 """
 
 import asyncio
@@ -23,6 +23,9 @@ R = TypeVar("R")
 
 MOST = 256
 """Members of one statement."""
+
+TURNS = 2
+"""Of the event loop: in the first a request is read, in the second it gets here."""
 
 IN_DOUBT_SECONDS = 60.0
 """A statement whose answer was lost has ended by then, one way or the other."""
@@ -107,12 +110,21 @@ class Group(Generic[T, R]):
     async def _write_all(self) -> None:
         try:
             while self._waiting:
+                await self._let_others_come()
                 batch = [one for one in self._waiting[:MOST] if not one[1].done()]
                 del self._waiting[:MOST]
                 if batch:
                     await self._write_batch(batch)
         finally:
             self._writer = None
+
+    async def _let_others_come(self) -> None:
+        """Whoever is ready now comes along: the loop goes round as long as more have come with each turn."""
+        seen = 0
+        while seen < len(self._waiting) < MOST:
+            seen = len(self._waiting)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
 
     async def _write_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

@@ -50,7 +50,7 @@ def shaped(
     answer = _hide(_decoded(received.body, "json" if failed else action.output.kind), hidden)
     failure = failure_of(connector, received.status, received.headers, answer, received.now)
     if failure:
-        failure = replace(failure, message=_hide(failure.message, hidden))
+        failure = _without(failure, hidden)
         return Answer(failure.message, failure)
     if action.output.kind == "none" or answer is None:
         return Answer({"done": True, **_shown_headers(action.output, received, hidden)})
@@ -69,7 +69,7 @@ def verdict(
     answer = _hide(_decoded(received.body, "json"), hidden)
     failure = failure_of(connector, received.status, received.headers, answer, received.now)
     if failure:
-        return replace(failure, message=_hide(failure.message, hidden))
+        return _without(failure, hidden)
     return worded(connector.verify.connected_as, answer), worded(connector.verify.account_id, answer)
 
 
@@ -82,6 +82,11 @@ def _decoded(body: bytes, kind: str) -> Any:
         except (msgspec.DecodeError, RecursionError):
             pass
     return body.decode("utf-8", "replace")
+
+
+def _without(failure: Failure, secrets: tuple[str, ...]) -> Failure:
+    message, told = (_hide(words, secrets) for words in (failure.message, failure.told))
+    return replace(failure, message=message, told=told)
 
 
 def _hide(value: Any, secrets: tuple[str, ...]) -> Any:

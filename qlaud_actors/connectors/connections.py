@@ -115,4 +115,4 @@ class Connections:
 def _in_words(connector: Connector, failure: Failure) -> str:
     if failure.kind in ("rate_limited", "unavailable"):
         return f"{failure.message} Nothing was saved."
-    return f"{connector.name} does not accept this: {failure.message}"
+    return f"{connector.name} does not accept this: {failure.told}"

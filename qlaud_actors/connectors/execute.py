@@ -88,7 +88,7 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class Verdict:
     """What one attempt came to; `retry` says whether another one is safe and may help."""
 
     result: Result
@@ -180,7 +180,7 @@ class Executor:
             return Result(words, "unavailable")
         return None
 
-    async def _attempt(self, run: _Run, number: int) -> _Verdict:
+    async def _attempt(self, run: _Run, number: int) -> Verdict:
         start, status, result = time.monotonic(), None, "not_sent"
         override = self._catalog.overrides.get(run.connector.slug)
         access = run.held.access
@@ -201,10 +201,10 @@ class Executor:
             result = answer.failure.kind if answer.failure else "ok"
             return judge(run.connector, run.action, answer, received)
         except RequestProblem as problem:
-            return _Verdict(Result(str(problem), "refused"))
+            return Verdict(Result(str(problem), "refused"))
         except SendFailed as failed:
             result = "broken" if failed.sent else "not_sent"
-            return _broken(run.connector, run.action, failed)
+            return broken(run.connector, run.action, failed)
         finally:
             logger.info(
                 "connector_call",
@@ -218,26 +218,26 @@ class Executor:
             )
 
 
-def judge(connector: Connector, action: Action, answer: Answer, received: Received) -> _Verdict:
+def judge(connector: Connector, action: Action, answer: Answer, received: Received) -> Verdict:
     """What an answer means for the call, and whether it may be made again."""
     failure = answer.failure
     if failure is None:
-        return _Verdict(Result(answer.output))
+        return Verdict(Result(answer.output))
     told = Result(failure.message, failure.kind, failure.code, failure.retry_after_s)
     harmless = action.effect != "write"
     match failure.kind:
         case "reconnect":
             # Of a GraphQL answer some part may have been done before the credential failed another.
-            return _Verdict(told, dead=harmless or connector.errors.signal != "errors" or _whole(received))
+            return Verdict(told, dead=harmless or connector.errors.signal != "errors" or _whole(received))
         case "rate_limited":
             retry = harmless or _put_off(received, failure)
-            return _Verdict(told, retry, failure.retry_after_s)
+            return Verdict(told, retry, failure.retry_after_s)
         case "unavailable":
             put_off = _put_off(received, failure)
             told = replace(told, unsure=action.effect != "read" and not put_off)
-            return _Verdict(told, harmless or put_off, failure.retry_after_s)
+            return Verdict(told, harmless or put_off, failure.retry_after_s)
         case _:
-            return _Verdict(told)
+            return Verdict(told)
 
 
 def _whole(received: Received) -> bool:
@@ -250,14 +250,15 @@ def _put_off(received: Received, failure: Failure) -> bool:
     return received.status == 429 or (received.status == 503 and failure.retry_after_s is not None)
 
 
-def _broken(connector: Connector, action: Action, failed: SendFailed) -> _Verdict:
+def broken(connector: Connector, action: Action, failed: SendFailed) -> Verdict:
+    """What it means for the call that there is no answer."""
     if not failed.sent:
         words = f"{connector.name} could not be reached, so the call was not made: {failed}."
-        return _Verdict(Result(words, "unavailable"), retry=not failed.permanent)
+        return Verdict(Result(words, "unavailable"), retry=not failed.permanent)
     words = f"{connector.name} gave no usable answer: {failed}."
     unsure = action.effect != "read"
     retry = action.effect != "write" and not failed.permanent
-    return _Verdict(Result(words, "unavailable", unsure=unsure), retry)
+    return Verdict(Result(words, "unavailable", unsure=unsure), retry)
 
 
 def _expired(connector: Connector) -> Result:

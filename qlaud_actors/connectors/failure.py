@@ -25,6 +25,8 @@ class Failure:
     message: str
     code: str | None = None
     retry_after_s: float | None = None
+    told: str = ""
+    """The vendor's own words in `message`."""
 
 
 def failure_of(
@@ -36,7 +38,8 @@ def failure_of(
     code = first_text(answer, connector.errors.code) or _ok_code(connector, answer)
     kind = _kind(connector, status, code, headers)
     wait = _wait(connector.limits, headers, now) if kind in ("rate_limited", "unavailable") else None
-    return Failure(kind, _message(connector, status, answer, code, kind), code, wait)
+    told = _told(connector, status, answer, code)
+    return Failure(kind, _message(connector, status, told, kind), code, wait, told)
 
 
 def _failed(connector: Connector, status: int, answer: Any) -> bool:
@@ -68,11 +71,14 @@ def _kind(connector: Connector, status: int, code: str | None, headers: Mapping[
     return "unavailable" if status >= 500 else "refused"
 
 
-def _message(connector: Connector, status: int, answer: Any, code: str | None, kind: FailureKind) -> str:
+def _told(connector: Connector, status: int, answer: Any, code: str | None) -> str:
     words = first_text(answer, connector.errors.message) or code or f"HTTP {status}"
     details = [detail for path in connector.errors.detail for detail in texts_at(answer, path)][:5]
     told = f"{words} ({'; '.join(details)})" if details else words
-    told = told if len(told) <= MAX_MESSAGE else told[:MAX_MESSAGE] + "…"
+    return told if len(told) <= MAX_MESSAGE else told[:MAX_MESSAGE] + "…"
+
+
+def _message(connector: Connector, status: int, told: str, kind: FailureKind) -> str:
     shown = f" ({status})" if status >= 300 else ""
     match kind:
         case "reconnect":

@@ -101,6 +101,7 @@ class Verify(Part, frozen=True, kw_only=True):
     """A cheap call that proves a credential and says whose it is."""
 
     request: RequestLine | None = None
+    query: dict[str, Template] = {}
     document: str | None = None
     body: Any = None
     base_url: Https | None = None
@@ -215,6 +216,8 @@ class Connector(Part, frozen=True, kw_only=True):
     verify: Verify
     actions: Annotated[tuple[Action, ...], Meta(min_length=1, max_length=40)]
     synonyms: tuple[Line, ...] = ()
+    aliases: tuple[Line, ...] = ()
+    """Other names of the vendor or its products: who says one means this vendor."""
     hosts: tuple[Annotated[str, Meta(pattern=r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+$")], ...] = ()
     fields: tuple[Field, ...] = ()
     """Asked for by every way of signing in."""

@@ -9,6 +9,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -65,18 +66,20 @@ class Limits:
         self._lease_seconds = lease_seconds
         self._told_at = -QUIET_SECONDS
 
-    @contextlib.asynccontextmanager
-    async def admit(
+    def admit(
         self, key: ApiKey, tokens_bound: int = 0, now_ms: int | None = None
-    ) -> AsyncIterator[Admitted]:
+    ) -> AbstractAsyncContextManager[Admitted]:
         """Admit a request for as long as the block lasts. Raises RateLimited.
 
         `tokens_bound` is the most that it can use; a request larger than the whole limit is let into an
         empty minute. `now_ms` is the clock of this process when left out.
         """
         if not key.limits.paced:
-            yield Admitted()
-            return
+            return contextlib.nullcontext(Admitted())
+        return self._counted(key, tokens_bound, now_ms)
+
+    @contextlib.asynccontextmanager
+    async def _counted(self, key: ApiKey, tokens_bound: int, now_ms: int | None) -> AsyncIterator[Admitted]:
         now_ms = round(time.time() * 1000) if now_ms is None else now_ms
         tokens = min(tokens_bound, key.limits.tpm) if key.limits.tpm else tokens_bound
         lease = str(new_uuid())

@@ -37,6 +37,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunks: int | None = None
     """Pieces to cut the text into; by words when absent."""
     repeat: int = 1
+    quote: str | None = None
+    """A pattern: what it finds in the last results of tools stands for each `{quote}` of the text."""
     echo: bool = False
     """Answer with a JSON account of what the model saw, in place of `text`."""
     thinking: str | None = None
@@ -69,7 +71,9 @@ def find(text: str) -> tuple[Step, ...] | None:
         # The standard module, because the JSON ends somewhere inside the message.
         steps, end = json.JSONDecoder().raw_decode(text, opening.end())
         script = msgspec.convert(steps, tuple[Step, ...])
-    except ValueError as error:
+        for step in script:
+            re.compile(step.quote or "")
+    except (ValueError, re.error) as error:
         raise Refusal(400, f"The script cannot be read: {error}") from None
     if not text[end:].lstrip().startswith(">>"):
         raise Refusal(400, "The script cannot be read: no >> after its JSON")
@@ -103,7 +107,15 @@ def _blocks(step: Step, view: View) -> list[Block]:
 def _text(step: Step, view: View) -> str:
     if step.echo:
         return seen(view)
-    return (_unsaid(step, view) if step.text is None else step.text) * step.repeat
+    text = (_unsaid(step, view) if step.text is None else step.text) * step.repeat
+    return text if step.quote is None else text.replace("{quote}", _quoted(step.quote, view))
+
+
+def _quoted(pattern: str, view: View) -> str:
+    """What a pattern finds in the last results of tools; says so when that is nothing."""
+    results = view.messages[-1].parts if view.messages else ()
+    found = (re.search(pattern, part.text) for part in results if part.kind == "tool_result")
+    return next((match[0] for match in found if match), f"(nothing like {pattern})")
 
 
 def _unsaid(step: Step, view: View) -> str:

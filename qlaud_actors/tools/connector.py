@@ -8,7 +8,7 @@ from qlaud_actors.connectors.connection import Owner
 from qlaud_actors.connectors.execute import EXPIRED, NOT_CONNECTED, ActionCall, Executor, Result
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Connector
-from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.model import CallContext, CallStatus, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED
 
 PREFIX = "qlaud-mcp/"
@@ -67,7 +67,9 @@ def outcome_of(slug: str, result: Result) -> ToolOutcome:
     if result.code is None:
         return ToolOutcome(result.output)
     told: dict[str, Any] = {"error": result.code, "message": result.output}
+    status: CallStatus | None = "unknown" if result.unsure else None
     if result.code in (NOT_CONNECTED, EXPIRED):
+        status = "not_connected"
         told["tool"] = PREFIX + slug
         told["message"] += (
             f" Use qlaud_manage_connections with action `connect` and tool `{PREFIX}{slug}`, and give the"
@@ -79,4 +81,4 @@ def outcome_of(slug: str, result: Result) -> ToolOutcome:
         told["vendor_code"] = result.vendor_code
     if result.retry_after_s is not None:
         told["retry_after_s"] = round(result.retry_after_s, 1)
-    return ToolOutcome(told, is_error=True)
+    return ToolOutcome(told, is_error=True, status=status)

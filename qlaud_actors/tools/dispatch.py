@@ -7,28 +7,30 @@ carried on by whoever takes it over, and the journal says which calls may be rep
 import asyncio
 import contextlib
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
 from qlaud_actors.tools import meta
-from qlaud_actors.tools.connector import ConnectorCaller
+from qlaud_actors.tools.finder import ToolFinder
 from qlaud_actors.tools.large import READ_RESULT, as_text, cut, page, trimmed
 from qlaud_actors.tools.manage import ConnectionDesk
-from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import (
     CallContext,
     CallJournal,
     CallStatus,
     Kept,
+    Kind,
+    RemoteCaller,
     Tool,
     ToolCall,
     ToolOutcome,
     Toolset,
 )
 from qlaud_actors.tools.schema import refusal
-from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED, WebhookCaller
+from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED
 
 PARALLEL_INNER_CALLS = 8
 PARALLEL_CALLS_OF_TARGET = 4
@@ -92,17 +94,15 @@ class Dispatcher:
 
     def __init__(
         self,
-        webhooks: WebhookCaller,
-        mcp: McpCaller,
+        callers: Mapping[Kind, RemoteCaller],
         kept: Kept,
-        connectors: ConnectorCaller | None = None,
         desk: ConnectionDesk | None = None,
+        finder: ToolFinder | None = None,
     ) -> None:
-        self._webhooks = webhooks
-        self._mcp = mcp
+        self._callers = callers
         self._kept = kept
-        self._connectors = connectors
         self._desk = desk
+        self._finder = finder
 
     async def run(
         self, call: ToolCall, toolset: Toolset, context: CallContext, journal: CallJournal
@@ -141,14 +141,6 @@ class Dispatcher:
 
     async def _call(self, call: ToolCall, tool: Tool, scope: Scope) -> ToolOutcome:
         match tool.kind:
-            case "webhook":
-                outcome = await self._remote(self._webhooks, call, tool, scope.context)
-            case "mcp":
-                outcome = await self._remote(self._mcp, call, tool, scope.context)
-            case "connector" if self._connectors:
-                outcome = await self._remote(self._connectors, call, tool, scope.context)
-            case "connector":
-                outcome = _failed("Connectors are not offered here.")
             case "client":
                 outcome = await scope.journal.client_result(call, tool)
             case "meta" if tool.name == meta.EXECUTE:
@@ -157,8 +149,12 @@ class Dispatcher:
                 outcome = await self._connections(call, scope)
             case "meta" if tool is READ_RESULT:
                 return await self._read_result(call, scope)
+            case "meta" if tool.name == meta.SEARCH and self._finder:
+                outcome = await self._search(self._finder, call, scope)
             case "meta":
                 outcome = meta.answer(tool.name, scope.toolset, call.input)
+            case _:
+                outcome = await self._remote(call, tool, scope.context)
         return await self._shown(call, outcome, scope)
 
     async def _shown(self, call: ToolCall, outcome: ToolOutcome, scope: Scope) -> ToolOutcome:
@@ -182,15 +178,9 @@ class Dispatcher:
             return _failed("There is no such result here, or it is kept no longer. Run its tool again.")
         return ToolOutcome(page(result_id, text, call.input, scope.max_bytes))
 
-    async def _remote(
-        self,
-        caller: WebhookCaller | McpCaller | ConnectorCaller,
-        call: ToolCall,
-        tool: Tool,
-        context: CallContext,
-    ) -> ToolOutcome:
+    async def _remote(self, call: ToolCall, tool: Tool, context: CallContext) -> ToolOutcome:
         try:
-            return await caller.call(tool, call, context)
+            return await self._callers[tool.kind].call(tool, call, context)
         except Exception:
             logger.exception("tool_crashed", tool_id=tool.id, call_id=call.id)
             return _failed(f"The tool failed on this server's side. {MAY_HAVE_HAPPENED}", "unknown")
@@ -203,6 +193,13 @@ class Dispatcher:
         except Exception:
             logger.exception("connections_crashed", call_id=call.id)
             return _failed("The connections could not be read or changed just now. Try again later.")
+
+    async def _search(self, finder: ToolFinder, call: ToolCall, scope: Scope) -> ToolOutcome:
+        try:
+            return await finder.search(scope.toolset, scope.context, call.input)
+        except Exception:
+            logger.exception("search_crashed", call_id=call.id)
+            return _failed("The tools could not be searched just now. Try again later.")
 
     async def _multi_execute(self, call: ToolCall, scope: Scope) -> ToolOutcome:
         """Run the inner calls, each journaled under `<id>.<n>`; results in the order of the calls."""

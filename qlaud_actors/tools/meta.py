@@ -8,7 +8,10 @@ purely; `qlaud_multi_execute` is carried out by the dispatcher, `qlaud_manage_co
 from typing import Any
 
 from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolOutcome, Toolset
-from qlaud_actors.tools.search import rank
+from qlaud_actors.tools.search import rank, told
+from qlaud_actors.tools.search_document import of_tools
+from qlaud_actors.tools.search_index import Index
+from qlaud_actors.tools.search_intent import Brands, Intent
 
 SEARCH, SCHEMAS = "qlaud_search_tools", "qlaud_get_tool_schemas"
 EXECUTE, CONNECTIONS = MULTI_EXECUTE, "qlaud_manage_connections"
@@ -31,7 +34,8 @@ def _text(description: str, **limits: Any) -> dict[str, Any]:
 
 SEARCH_TOOL = _meta(
     SEARCH,
-    "Find tools by what you want to do. Returns names and descriptions, best match first. Search before "
+    "Find tools by what you want to do. Returns names and descriptions, best match first, and whether the "
+    "vendor's account is connected and whose it is. Search before "
     f"you say that something cannot be done. Then read the schemas with {SCHEMAS} and run the tools with "
     f"{EXECUTE}.",
     {
@@ -139,13 +143,11 @@ def answer(name: str, toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcom
 
 
 def search_tools(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:
-    """`{results: [{name, kind, description, score}]}`, best first."""
-    found = rank(arguments["intent"], toolset.reachable, arguments.get("limit") or DEFAULT_RESULTS)
-    results = [
-        {"name": tool.name, "kind": tool.wire_kind, "description": tool.description, "score": round(score, 3)}
-        for tool, score in found
-    ]
-    return ToolOutcome({"results": results})
+    """`{results: [{name, kind, description, score, …}]}`, best first, by words and over the toolset alone."""
+    index = Index.of(of_tools(toolset.reachable))
+    limit = arguments.get("limit") or DEFAULT_RESULTS
+    found = rank(Intent.read(arguments["intent"]), [index], limit, Brands.of(()), {})
+    return ToolOutcome({"results": [told(match) for match in found]})
 
 
 def get_tool_schemas(toolset: Toolset, arguments: dict[str, Any]) -> ToolOutcome:

@@ -1,4 +1,4 @@
-"""Tools as the loop sees them: alike, whether a webhook, an MCP server's, a meta-tool or the caller's own."""
+"""Tools as the loop sees them: alike, whoever runs them."""
 
 import uuid
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from qlaud_actors.settings import Secret
 Effect: TypeAlias = Literal["read", "idempotent", "write"]
 """What a repetition may do: nothing, the same thing, or a second thing."""
 
-Kind: TypeAlias = Literal["webhook", "mcp", "connector", "meta", "client"]
+Kind: TypeAlias = Literal["webhook", "mcp", "builtin", "connector", "meta", "client"]
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
 
 MULTI_EXECUTE = "qlaud_multi_execute"
@@ -50,6 +50,11 @@ class Tool:
     secret: Secret | ClosedSecret | None = None
     """Open only in a tool that was registered just now."""
     server: McpServer | None = None
+    provider: str | None = None
+    """Of a built-in: `qlaud-builtin/<name>`."""
+    auth_mode: Literal["tenant", "per_user"] | None = None
+    config: Secret | ClosedSecret | None = None
+    """Of a built-in: a JSON object of texts, open only when it was registered just now; None: it has none."""
     shared: bool = True
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0
@@ -112,6 +117,13 @@ class CallContext:
     key_id: uuid.UUID | None = None
     own_key_id: uuid.UUID | None = None
     """Of a standard key, which does not stand for the account itself."""
+
+
+class RemoteCaller(Protocol):
+    """Calls tools of one kind that run elsewhere, or in code of their own."""
+
+    async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
+        """The outcome; whatever goes wrong is an outcome in words for the model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 -- name: insert_tool
--- Register a webhook tool; nothing when the account has a living one of this name.
-INSERT INTO tools (id, account_id, name, description, input_schema, webhook_url, timeout_ms, effect, shared, secret)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+-- Register a webhook tool or a built-in; nothing when the account has a living one of this name.
+INSERT INTO tools (id, account_id, name, description, input_schema, webhook_url, timeout_ms, effect, shared, secret,
+                   provider, auth_mode, config)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms;
 
@@ -16,9 +17,14 @@ SELECT t.*, (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
  ORDER BY t.created_at, t.id;
 
 -- name: revoke_tool
--- End a tool, free its name and forget its secret.
-UPDATE tools SET revoked_at = now(), secret = '' WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
+-- End a tool, free its name and forget what is secret of it.
+UPDATE tools SET revoked_at = now(), secret = '', config = NULL
+ WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
 RETURNING id;
+
+-- name: session_metadata
+-- What the developer has said of a living thread.
+SELECT metadata FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: insert_mcp_server
 -- Register an MCP server; nothing when the name is taken or the account has as many as it may.

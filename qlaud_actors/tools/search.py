@@ -1,123 +1,160 @@
-"""Ranks tools for an intent: BM25 over names, descriptions and parameter names. Pure.
+"""Ranks tools for an intent: by words and by meaning, with a prior for what is connected. Pure."""
 
-Names weigh more than prose. Words are cut to a rough stem, so that "tickets" finds "ticket", and some
-stand for one another, because people say "make" where tools say "create".
-"""
-
-import math
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-from qlaud_actors.tools.model import Tool
+import numpy as np
 
-K1, B = 1.2, 0.75
-NAME_WEIGHT, DESCRIPTION_WEIGHT, PARAMETER_WEIGHT = 3.0, 1.0, 0.5
-SYNONYM_WEIGHT = 0.4
+from qlaud_actors.embeddings.embedder import Vectors
+from qlaud_actors.tools.search_document import SearchDocument
+from qlaud_actors.tools.search_index import Index, Scores, by_words
+from qlaud_actors.tools.search_intent import Brands, Intent
 
-_WORD = re.compile(r"[^\W_]+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+WORDS, MEANING = 0.5, 0.5
+"""Shares of the two in the score, both of which are about 1 for a perfect match."""
 
-_STOP = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are as at be by can could do for from have i in is it me my of on or please should that "
-        "the this to want we what which will with would you your",
-    )
-)
-_SYNONYMS = (
-    "create make add new",
-    "get find look lookup search fetch show read retrieve query check",
-    "list all every",
-    "send post write message notify tell",
-    "update edit change modify set rename",
-    "delete remove drop cancel",
-    "ticket issue bug task",
-    "mail email gmail inbox",
-    "customer client user contact person",
-    "where status track delivery",
-    "calendar event meeting appointment schedule",
-    "document doc page note file",
-    "pay payment charge invoice refund",
-    "image picture photo",
-    "weather forecast temperature",
-)
+NAMED = 0.2
+"""More for the tools of a vendor that the intent names."""
+
+MOOD = 0.03
+"""More for what reads where the intent asks, for what changes where it orders; less the other way about."""
+
+CONNECTED = 0.04
+"""More for a connected vendor: it decides between equals, and yields to a better match."""
+
+UNLIKE = 0.3
+"""What shares no word with the intent must be as near as this in meaning."""
+
+PER_FAMILY = 3
+"""The most tools of one vendor on the first page, unless the intent names it."""
+
+Status: TypeAlias = Literal["connected", "not_connected", "expired"]
 
 
-def rank(intent: str, tools: Sequence[Tool], limit: int) -> list[tuple[Tool, float]]:
-    """The tools that fit an intent, best first, with scores; equal ones by name.
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    """How things stand with a vendor, for whom the search is made."""
 
-    Those that share no word with it are left out, unless that leaves none and all of them fit into
-    `limit`: few tools are better judged by the reader.
-    """
-    documents = [_document(tool) for tool in tools]
-    wanted = _expand(_stems(intent))
-    lengths = [sum(document.values()) for document in documents]
-    average = sum(lengths) / max(len(lengths), 1) or 1.0
-    seen_in = Counter(term for document in documents for term in document)
-    rarity = {
-        term: weight * math.log(1 + (len(tools) - seen_in[term] + 0.5) / (seen_in[term] + 0.5))
-        for term, weight in wanted.items()
-        if term in seen_in
+    status: Status
+    connected_as: str | None = None
+    whose: Literal["end_user", "account"] | None = None
+
+
+NOT_CONNECTED = ConnectionState("not_connected")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What was found; `state` is None for what needs no connection."""
+
+    document: SearchDocument
+    score: float
+    state: ConnectionState | None
+
+
+def told(match: Match) -> dict[str, Any]:
+    """A match as results say it."""
+    state = match.state
+    return {
+        "name": match.document.name,
+        "kind": match.document.kind,
+        "description": match.document.description,
+        "score": round(match.score, 3),
+        "connector": match.document.connector,
+        "status": state.status if state else None,
+        "connected_as": state.connected_as if state else None,
+        "whose": state.whose if state else None,
     }
-    scored = [
-        (
-            tool,
-            sum(
-                rare * _saturated(document.get(term, 0.0), length / average) for term, rare in rarity.items()
-            ),
-        )
-        for tool, document, length in zip(tools, documents, lengths, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """The intent's vector, and those of every index's texts, in the order of the indexes."""
+
+    intent: Vectors
+    texts: Sequence[Vectors]
+
+
+def rank(
+    intent: Intent,
+    indexes: Sequence[Index],
+    limit: int,
+    brands: Brands,
+    states: Mapping[str, ConnectionState],
+    nearness: Nearness | None = None,
+) -> list[Match]:
+    """What fits an intent, best first; equal ones by name. Without vectors it goes by words alone.
+
+    A name that two indexes have is the later one's. What fits neither by words nor by meaning is left out,
+    unless that leaves nothing and all fits into `limit`: few tools are better judged by the reader.
+    """
+    words = np.concatenate([np.zeros(0), *by_words(intent.stems, indexes)])
+    meaning = None
+    if nearness is not None:
+        parts = [i.meaning(v, nearness.intent) for i, v in zip(indexes, nearness.texts, strict=True)]
+        meaning = np.concatenate([np.zeros(0), *parts])
+    documents = [document for index in indexes for document in index.documents]
+    named = brands.named(intent.text, _Known(indexes))
+    scores = words if meaning is None else WORDS * words + MEANING * meaning
+    fits = (words > 0) if meaning is None else (words > 0) | (meaning >= UNLIKE)
+    fits |= np.array([document.connector in named for document in documents], bool)
+    if not fits.any() and len(documents) <= limit:
+        fits[:] = True
+    scores = scores + np.array([_prior(d, intent, named, states) for d in documents])
+    ordered = _ordered(documents, scores, fits)
+    return [
+        Match(documents[at], float(scores[at]), _state(documents[at], states))
+        for at in _mixed(ordered, documents, named, limit)
     ]
-    found = [pair for pair in scored if pair[1] > 0]
-    if not found and len(tools) <= limit:
-        found = scored
-    return sorted(found, key=lambda pair: (-pair[1], pair[0].name))[:limit]
 
 
-def _document(tool: Tool) -> dict[str, float]:
-    """Weighted counts of a tool's stems."""
-    properties = tool.input_schema.get("properties")
-    parameters = " ".join(properties) if isinstance(properties, dict) else ""
-    counts: dict[str, float] = {}
-    for text, weight in (
-        (tool.name, NAME_WEIGHT),
-        (tool.description, DESCRIPTION_WEIGHT),
-        (parameters, PARAMETER_WEIGHT),
-    ):
-        for stem in _stems(text):
-            counts[stem] = counts.get(stem, 0.0) + weight
-    return counts
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The stems of all indexes."""
+
+    indexes: Sequence[Index]
+
+    def __contains__(self, stem: object) -> bool:
+        return any(stem in index.postings for index in self.indexes)
 
 
-def _saturated(frequency: float, length: float) -> float:
-    """BM25's share of one term: more of it helps ever less, and less so in long texts."""
-    return frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * length))
+def _state(document: SearchDocument, states: Mapping[str, ConnectionState]) -> ConnectionState | None:
+    return states.get(document.connector, NOT_CONNECTED) if document.connector else None
 
 
-def _stems(text: str) -> list[str]:
-    words = _WORD.findall(_CAMEL.sub(" ", text).lower())
-    return [_stem(word) for word in words if word not in _STOP]
+def _prior(
+    document: SearchDocument, intent: Intent, named: frozenset[str], states: Mapping[str, ConnectionState]
+) -> float:
+    state = _state(document, states)
+    prior = MOOD * intent.asks * (1 if document.effect == "read" else -1)
+    if document.connector in named:
+        prior += NAMED
+    if state and state.status == "connected":
+        prior += CONNECTED
+    return prior
 
 
-def _stem(word: str) -> str:
-    """Without the ending of a plural or a verb: issues, issue → issu; sending → send; queries → query."""
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    for ending in ("s", "ing", "ed"):
-        if len(word) - len(ending) >= 3 and word.endswith(ending) and not word.endswith("ss"):
-            word = word.removesuffix(ending)
-    return word.removesuffix("e") if len(word) > 3 else word
+def _ordered(documents: Sequence[SearchDocument], scores: Scores, fits: np.ndarray) -> list[int]:
+    """Positions of what fits, best first; of one name only the last."""
+    last = {document.name: at for at, document in enumerate(documents)}
+    kept = [at for at in last.values() if fits[at]]
+    return sorted(kept, key=lambda at: (-round(float(scores[at]), 6), documents[at].name))
 
 
-_GROUPS = tuple(frozenset(_stem(word) for word in group.split()) for group in _SYNONYMS)
-
-
-def _expand(stems: list[str]) -> dict[str, float]:
-    """The words of an intent, and for less those that may stand for them."""
-    wanted = dict.fromkeys(stems, 1.0)
-    for group in _GROUPS:
-        if group.intersection(stems):
-            for member in sorted(group):
-                wanted.setdefault(member, SYNONYM_WEIGHT)
-    return wanted
+def _mixed(
+    ordered: Sequence[int], documents: Sequence[SearchDocument], named: frozenset[str], limit: int
+) -> list[int]:
+    """The first page: what is too much of one family comes behind, and only where there is room."""
+    page: list[int] = []
+    behind: list[int] = []
+    count: Counter[str] = Counter()
+    for at in ordered:
+        if len(page) == limit:
+            break
+        family = documents[at].family
+        count[family] += 1
+        much = count[family] > PER_FAMILY and family not in named
+        (behind if much else page).append(at)
+    return (page + behind)[:limit]

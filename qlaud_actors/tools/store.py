@@ -1,7 +1,9 @@
-"""Rows ↔ tools; the secrets of webhooks are sealed, each for its own row."""
+"""Rows ↔ tools; what is secret of them is sealed, each for its own row."""
 
 import re
 import uuid
+from dataclasses import replace
+from typing import Any
 
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.vault import ClosedSecret, Place
@@ -14,13 +16,18 @@ from qlaud_actors.tools.model import McpServer, Tool
 
 QUERIES = load_queries("qlaud_actors.tools")
 
+CONFIG = "config"
+"""The field of a built-in's configuration."""
+
 TOOL_ID = re.compile(r"tool_[0-9a-f]{32}")
 
 
 async def insert_tool(rows: Rows, vault: Vault, account_id: uuid.UUID, tool: Tool) -> Tool:
     """Register a tool. Raises Conflict when the account has one of this name."""
-    assert isinstance(tool.secret, Secret)
-    sealed = await vault.seal(rows, _place(account_id, tool.id), tool.secret.reveal())
+    place = _place(account_id, tool.id)
+    secret = await vault.seal(rows, place, tool.secret.reveal()) if isinstance(tool.secret, Secret) else b""
+    place = replace(place, field=CONFIG)
+    config = await vault.seal(rows, place, tool.config.reveal()) if isinstance(tool.config, Secret) else None
     row = await rows.fetchrow(
         QUERIES.insert_tool,
         tool.id,
@@ -32,11 +39,14 @@ async def insert_tool(rows: Rows, vault: Vault, account_id: uuid.UUID, tool: Too
         tool.timeout_ms,
         tool.effect,
         tool.shared,
-        sealed,
+        secret,
+        tool.provider,
+        tool.auth_mode,
+        config,
     )
     if row is None:
         raise Conflict(f"There is a tool named {tool.name!r} already.")
-    return _tool_from(row, tool.secret)
+    return replace(_tool_from(vault, row), secret=tool.secret, config=tool.config)
 
 
 async def list_tools(rows: Rows, vault: Vault, account_id: uuid.UUID) -> list[Tool]:
@@ -60,13 +70,19 @@ async def revoke_tool(rows: Rows, account_id: uuid.UUID, tool_id: str) -> bool:
     return await rows.fetchval(QUERIES.revoke_tool, account_id, tool_id) is not None
 
 
+async def session_metadata(rows: Rows, account_id: uuid.UUID, thread_id: uuid.UUID) -> dict[str, Any]:
+    """What the developer has said of a thread; empty when it is nothing, or the thread is gone."""
+    return await rows.fetchval(QUERIES.session_metadata, account_id, thread_id) or {}
+
+
 def _place(account_id: uuid.UUID, tool_id: str) -> Place:
     return Place(account_id, f"tool:{tool_id}")
 
 
-def _closed(vault: Vault, row: Record) -> ClosedSecret:
+def _closed(vault: Vault, row: Record, field: str) -> ClosedSecret | None:
     """It is opened when the tool is called, not before."""
-    return vault.closed(_place(row["account_id"], row["id"]), row["secret"])
+    place = replace(_place(row["account_id"], row["id"]), field=field)
+    return vault.closed(place, row[field]) if row[field] else None
 
 
 def _tools_from(vault: Vault, found: list[Record]) -> list[Tool]:
@@ -76,7 +92,7 @@ def _tools_from(vault: Vault, found: list[Record]) -> list[Tool]:
     for row in found:
         server_id = row["mcp_server_id"]
         if server_id is None:
-            tools.append(_tool_from(row, _closed(vault, row)))
+            tools.append(_tool_from(vault, row))
             continue
         if server_id not in servers:
             servers[server_id] = server_from(row, vault)
@@ -84,17 +100,20 @@ def _tools_from(vault: Vault, found: list[Record]) -> list[Tool]:
     return tools
 
 
-def _tool_from(row: Record, secret: Secret | ClosedSecret) -> Tool:
+def _tool_from(vault: Vault, row: Record) -> Tool:
     return Tool(
         id=row["id"],
         name=row["name"],
         description=row["description"],
         input_schema=row["input_schema"],
-        kind="webhook",
+        kind="builtin" if row["provider"] else "webhook",
         effect=row["effect"],
         timeout_ms=row["timeout_ms"],
         webhook_url=row["webhook_url"],
-        secret=secret,
+        secret=_closed(vault, row, "secret"),
+        provider=row["provider"],
+        auth_mode=row["auth_mode"],
+        config=_closed(vault, row, CONFIG),
         shared=row["shared"],
         created_at_ms=row["created_at_ms"],
     )

@@ -46,9 +46,9 @@ def operation_node(document: Any, item: Any, method: str, requests: list[Sent]) 
     for name, parameter in queries.items():
         plain = name.split("[")[0]
         if plain in wanted:
-            query["properties"][plain] = node(resolve, [_schema(parameter)], _values(requests, plain))
+            query["properties"][plain] = node(resolve, [schema_of(parameter)], _values(requests, plain))
     result: Node = {"query": query}
-    if (schema := _body_schema(resolve, operation, parameters)) is not None:
+    if (schema := body_schema(resolve, operation, parameters)) is not None:
         result["body"] = node(resolve, [schema], [r.body for r in requests if r.body is not None])
     return result
 
@@ -177,7 +177,8 @@ def _types(schema: Any) -> list[str]:
     return [*types, "null"] if types and schema.get("nullable") else types
 
 
-def _schema(parameter: Any) -> Any:
+def schema_of(parameter: Any) -> Any:
+    """The schema of a parameter, which Swagger 2 writes into the parameter itself."""
     return parameter.get("schema", {k: v for k, v in parameter.items() if k in ("type", "enum", "items")})
 
 
@@ -185,7 +186,8 @@ def _values(requests: list[Sent], name: str) -> list[Any]:
     return [request.query[name] for request in requests if name in request.query]
 
 
-def _body_schema(resolve: Resolve, operation: Any, parameters: list[Any]) -> Any:
+def body_schema(resolve: Resolve, operation: Any, parameters: list[Any]) -> Any:
+    """The schema of an operation's body, however its version of OpenAPI says it; None when it has none."""
     if "requestBody" in operation:
         content = resolve(operation["requestBody"]).get("content", {})
         for kind in ("application/json", "application/x-www-form-urlencoded", *content):
@@ -193,6 +195,6 @@ def _body_schema(resolve: Resolve, operation: Any, parameters: list[Any]) -> Any
                 return content[kind].get("schema", {})
     if whole := next((p for p in parameters if p.get("in") == "body"), None):
         return whole.get("schema", {})
-    form = {p["name"]: _schema(p) for p in parameters if p.get("in") == "formData"}
+    form = {p["name"]: schema_of(p) for p in parameters if p.get("in") == "formData"}
     required = [p["name"] for p in parameters if p.get("in") == "formData" and p.get("required")]
     return {"type": "object", "properties": form, "required": required} if form else None

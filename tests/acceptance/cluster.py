@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -142,9 +143,18 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def running_cluster(
-    database_url: str, redis_url: str, *, apis: int = 1, workers: int = 1, **environ: str
+    database_url: str,
+    redis_url: str,
+    *,
+    apis: int = 1,
+    workers: int = 1,
+    output: Path | None = None,
+    **environ: str,
 ) -> AsyncIterator[Cluster]:
-    """Start everything, wait until it is ready, stop it by its processes."""
+    """Start everything, wait until it is ready, stop it by its processes.
+
+    `output` takes what the processes print; else that is the tests' own output.
+    """
     async with contextlib.AsyncExitStack() as stack:
         scripted = ScriptedServer()
         await scripted.start()
@@ -154,6 +164,7 @@ async def running_cluster(
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},  # noqa: TID251
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
+            "QLAUD_PORT": str(free_port()),  # of the first front door; workers make links to it
             "QLAUD_MASTER_KEY": new_key_secret(),
             "QLAUD_KEYRING": Keyring.generate(),
             "QLAUD_ALLOW_PRIVATE_WEBHOOKS": "1",
@@ -169,11 +180,12 @@ async def running_cluster(
         )
         stack.push_async_callback(session.close)
         clients, doors = [], []
-        for _ in range(apis):
-            port = free_port()
-            doors.append(await stack.enter_async_context(process("api", {**base, "QLAUD_PORT": str(port)})))
+        for number in range(apis):
+            port = free_port() if number else int(base["QLAUD_PORT"])
+            door = process("api", {**base, "QLAUD_PORT": str(port)}, output)
+            doors.append(await stack.enter_async_context(door))
             clients.append(Api(session, f"http://127.0.0.1:{port}", base["QLAUD_MASTER_KEY"]))
-        carriers = [await stack.enter_async_context(process("workers", base)) for _ in range(workers)]
+        carriers = [await stack.enter_async_context(process("workers", base, output)) for _ in range(workers)]
         for client in clients:
             await until_ready(client)
         yield Cluster(clients, doors, carriers, scripted, webhook, redis_url, database_url, base)
@@ -191,9 +203,14 @@ async def books_agree(database_url: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def process(module: str, environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m module`, stopped at the end."""
-    child = await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environ)
+async def process(
+    module: str, environ: dict[str, str], output: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m module`, stopped at the end; `output` is added to."""
+    with output.open("ab") if output else contextlib.nullcontext() as file:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, env=environ, stdout=file, stderr=file
+        )
     try:
         yield child
     finally:

@@ -24,6 +24,7 @@ NOTHING_TO_SEND = {
     ("GET", "/v1/account"),
     ("GET", "/v1/keys"),
     ("GET", "/v1/tools"),
+    ("GET", "/v1/builtins"),
     ("DELETE", "/v1/threads/empty"),
     ("GET", "/v1/catalog"),
     ("GET", "/v1/models"),
@@ -82,6 +83,12 @@ def tool(**fields: Any) -> dict[str, Any]:
         "webhook_url": "https://hooks.example/x",
     }
     return {**right, **fields}
+
+
+def builtin(provider: str, config: Any = None, **fields: Any) -> dict[str, Any]:
+    """A built-in; without `config` when it is None."""
+    right = {"name": "fresh", "provider": f"qlaud-builtin/{provider}"}
+    return {**right, **({} if config is None else {"config": config}), **fields}
 
 
 def malformed() -> list[Row]:
@@ -811,6 +818,58 @@ def mcp_servers() -> list[Row]:
     ]
 
 
+def builtins() -> list[Row]:
+    """Built-in tools, and what they keep."""
+    search = {"brave_api_key": "BSA-1"}
+    http = {"url": "https://api.example.com/{{input.id}}"}
+    wrong: list[dict[str, Any]] = [
+        builtin("nothing"),
+        builtin("web-search"),
+        builtin("web-search", {}),
+        builtin("web-search", {"brave_api_key": ""}),
+        builtin("web-search", {"brave_api_key": 5}),
+        builtin("web-search", {"brave_api_key": "x" * 4001}),
+        builtin("web-search", {**search, "country": "USA"}),
+        builtin("web-search", {**search, "safesearch": "no"}),
+        builtin("web-search", {**search, "colour": "red"}),
+        builtin("web-search", []),
+        builtin("web-search", search, name="qlaud-builtin/web-search"),
+        builtin("web-search", search, auth_mode="everybody"),
+        builtin("web-search", search, auth_mode="per_user"),
+        builtin("web-search", search, effect="write"),
+        builtin("web-search", search, webhook_url="https://hooks.example/x"),
+        builtin("web-search", search, input_schema={"type": "object", "properties": {"x": {}}}),
+        builtin("web-search", search, input_schema={"type": "object", "properties": {}}),
+        builtin("web-search", search, input_schema={"type": "object", "properties": 5}),
+        builtin("web-search", search, description="\x00"),
+        builtin("web-search", search, timeout_ms=120_001),
+        builtin("linear-create-issue", {"api_key": "lin_oauth"}),
+        builtin("zendesk-create-ticket", {"subdomain": "a.b", "email": "a@b", "api_token": "z" * 40}),
+        builtin("calculator", auth_mode="per_user"),
+        builtin("calculator", {"x": "y"}),
+        builtin("http-call"),
+        builtin("http-call", {"url": "https://127.0.0.1/x"}),
+        builtin("http-call", {"url": "http://api.example.com/x"}),
+        builtin("http-call", {"url": "https://{{input.host}}/x"}),
+        builtin("http-call", {**http, "method": "TRACE"}),
+        builtin("http-call", {**http, "headers": "{"}),
+        builtin("http-call", {**http, "headers": {"a": "b"}}),
+        builtin("http-call", {**http, "secrets": "[]"}),
+        builtin("http-call", {**http, "lock_input_fields": "id"}),
+        builtin("http-call", {**http, "body_template": "{{nobody.x}}"}),
+        builtin("http-call", {**http, "body_template": "{{secrets.X}}"}),
+        builtin("http-call", http, input_schema={"type": "object", "properties": {"other": {}}}),
+        tool(config={}),
+    ]
+    download = "/v1/artifacts/{artifact_id}/download"
+    return [
+        *(Row(400, "POST", TOOLS, body) for body in wrong),
+        Row(409, "POST", TOOLS, builtin("calculator", name="taken")),
+        Row(403, "POST", TOOLS, builtin("calculator"), key="user"),
+        *(Row(404, "GET", download, ids={"artifact_id": other}) for other in ("{none}", "x", "%00")),
+    ]
+
+
 def connect_page() -> list[Row]:
     """The connect page: what is no link, and forms that the page does not send."""
     form = {"content-type": "application/x-www-form-urlencoded"}
@@ -845,6 +904,7 @@ TABLE = [
     *stripe(),
     *hooks(),
     *mcp_servers(),
+    *builtins(),
     *connect_page(),
     *jobs(),
 ]

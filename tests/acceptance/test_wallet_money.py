@@ -50,6 +50,7 @@ SPENDING: dict[str, list[dict[str, Any]]] = {
 }
 """Every route that can spend money, with requests that would."""
 NOT_SPENDING = {
+    "/connect/{token}",
     "/mcp",
     "/v1/accounts",
     "/v1/billing/stripe-meter/retry",
@@ -63,6 +64,7 @@ NOT_SPENDING = {
     "/v1/mcp-servers/{server_id}/refresh",
     "/v1/threads",
     "/v1/threads/import",
+    "/v1/threads/{thread_id}/approvals/{tool_use_id}",
     "/v1/threads/{thread_id}/branches",
     "/v1/threads/{thread_id}/copy",
     "/v1/threads/{thread_id}/tool-results/{tool_use_id}",  # wakes a turn, whose steps hold their own money

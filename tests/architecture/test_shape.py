@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_no_function_is_longer_than_50_lines_and_most_are_short() -> None:
 def test_no_module_has_a_name_that_says_nothing() -> None:
     """Modules are named for what they do."""
     assert [str(path) for path in SOURCES if path.stem in BANNED_NAMES] == []
+
+
+def test_every_data_file_is_packaged() -> None:
+    """What a module reads beside itself is in the wheel as well, and no pattern is there for nothing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    found = {f"*{p.suffix}" for package in PACKAGES for p in (ROOT / package).rglob("*.*") if p.is_file()}
+    assert found - {"*.py", "*.pyc"} == set(patterns)
 
 
 @pytest.mark.parametrize(

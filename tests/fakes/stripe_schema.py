@@ -60,9 +60,9 @@ def check(name: str, value: dict[str, Any]) -> None:
 def read_form(name: str, form: dict[str, str]) -> dict[str, Any]:
     """A request's fields as Stripe types them; fail when it has one that Stripe does not know."""
     schema = _document()["forms"][name]
-    typed: dict[str, Any] = _typed(unflatten(form), schema)
-    _validator("forms", name).validate(typed)
-    return typed
+    fields: dict[str, Any] = typed(unflatten(form), schema)
+    _validator("forms", name).validate(fields)
+    return fields
 
 
 def read_meter_event(form: dict[str, str]) -> dict[str, Any]:
@@ -92,15 +92,15 @@ def unflatten(form: dict[str, str]) -> dict[str, Any]:
     return nested
 
 
-def _typed(value: Any, schema: dict[str, Any]) -> Any:
+def typed(value: Any, schema: dict[str, Any]) -> Any:
     """Text as the type that the schema wants of it."""
     schema = next((option for option in schema.get("anyOf", ()) if _fits(value, option)), schema)
     kind = schema.get("type")
     if kind == "array":
-        return [_typed(item, schema["items"]) for _, item in sorted(value.items())]
+        return [typed(item, schema["items"]) for _, item in sorted(value.items())]
     if isinstance(value, dict):
         known = schema.get("properties", {})
-        return {name: _typed(item, known.get(name, {})) for name, item in value.items()}
+        return {name: typed(item, known.get(name, {})) for name, item in value.items()}
     if kind == "integer":
         return int(value)
     return {"true": True, "false": False}[value] if kind == "boolean" else value

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from api.app import make_app
-from api.middleware import PUBLIC_PATHS
+from api.middleware import CONNECT_PATH, PUBLIC_PATHS
 from qlaud_actors.bootstrap import Services, open_services
 from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.ids import new_key_secret, new_uuid
@@ -86,7 +86,7 @@ def routes(house: House) -> list[tuple[str, str]]:
     for route in house.client.server.app.router.routes():  # type: ignore[attr-defined]
         assert route.resource is not None
         path = re.sub(r"\{[^}]+\}", NOWHERE, route.resource.canonical)
-        if route.method != "HEAD":
+        if route.method != "HEAD" and not path.startswith(CONNECT_PATH):
             found.add((route.method, path))
     return sorted(found)
 

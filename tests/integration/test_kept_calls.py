@@ -17,9 +17,7 @@ from qlaud_actors.tools import kept
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.large import MAX_KEPT_BYTES
-from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
-from qlaud_actors.tools.webhook import WebhookCaller
 
 ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
 INSERT_THREAD = "INSERT INTO threads (id, account_id, key_id) VALUES ($1, $2, $3)"
@@ -158,7 +156,7 @@ HOOK = {
 async def door(pool: Pool, vault: Vault) -> AsyncIterator[tuple[Door, Webhooks]]:
     """A front door with one tool."""
     webhooks = Webhooks()
-    made = Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), KeptCalls(pool))
+    made = Dispatcher({"webhook": webhooks, "mcp": webhooks}, KeptCalls(pool))
     async with front_door(pool, vault=vault, dispatcher=made) as opened:
         await opened.ask("POST", "/v1/tools", HOOK)
         yield opened, webhooks

@@ -49,7 +49,8 @@ async def dispatcher(bench: Bench) -> AsyncIterator[Dispatcher]:
         desk = ConnectionDesk(bench.catalog, bench.connections, make_link)
         webhooks = WebhookCaller(session, allow_private=False)
         mcp = McpCaller(McpClient(session, allow_private=False))
-        yield Dispatcher(webhooks, mcp, KeptCalls(bench.pool), ConnectorCaller(bench.executor), desk)
+        callers = {"webhook": webhooks, "mcp": mcp, "connector": ConnectorCaller(bench.executor)}
+        yield Dispatcher(callers, KeptCalls(bench.pool), desk)
 
 
 @pytest.fixture

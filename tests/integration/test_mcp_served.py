@@ -38,7 +38,8 @@ async def door(pool: Pool, vault: Vault, client: McpClient) -> AsyncIterator[Doo
     """A front door with a tool of an MCP server, a shared webhook and one that is not."""
     settings, mcp = Settings(allow_private_webhooks=True), McpCaller(client)
     async with open_guarded_session(allow_private=True) as session, mcp_double(listed("find")) as double:
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=True), mcp, KeptCalls(pool))
+        callers = {"webhook": WebhookCaller(session, allow_private=True), "mcp": mcp}
+        dispatcher = Dispatcher(callers, KeptCalls(pool))
         opened = front_door(pool, settings=settings, vault=vault, mcp=mcp, dispatcher=dispatcher)
         async with opened as door:
             await door.ask("POST", "/v1/mcp-servers", {"name": "crm", "server_url": double.url})

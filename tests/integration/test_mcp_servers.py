@@ -55,7 +55,8 @@ async def office(pool: Pool, vault: Vault) -> AsyncIterator[Office]:
     tools = listed("find", annotations=ToolAnnotations(readOnlyHint=True)), listed("add")
     async with open_guarded_session(allow_private=True) as session, mcp_double(*tools) as double:
         mcp = McpCaller(McpClient(session, allow_private=True))
-        dispatcher = Dispatcher(WebhookCaller(session, allow_private=True), mcp, KeptCalls(pool))
+        callers = {"webhook": WebhookCaller(session, allow_private=True), "mcp": mcp}
+        dispatcher = Dispatcher(callers, KeptCalls(pool))
         opened = front_door(pool, settings=settings, vault=vault, mcp=mcp, dispatcher=dispatcher)
         async with opened as door:
             yield Office(door, double)

@@ -135,6 +135,14 @@ def test_failures_in_the_vendors_words(
     assert (found.kind, found.message, found.retry_after_s) == (kind, message, wait)
 
 
+def test_a_refused_verification_keeps_the_vendors_words_apart() -> None:
+    """Whoever connects is not told to connect again; and what the vendor echoes of the secret is hidden."""
+    refusal = received({"message": "Bad credentials: ghp_secret"}, 401)
+    found = verdict(CONNECTORS["github"], refusal, ("ghp_secret",))
+    assert isinstance(found, Failure)
+    assert found.told == "Bad credentials: [hidden]"
+
+
 def test_partial_graphql_answers_are_failures() -> None:
     """Data beside errors is not taken for success."""
     assert (

@@ -201,3 +201,17 @@ def test_the_demo_calls_the_first_ordinary_tool_once() -> None:
 def test_tool_choice_none_is_obeyed() -> None:
     """A request that forbids tools gets words."""
     assert calls_of(decide(view(said("hi"), tools=(WEATHER,), tool_choice="none"))) == []
+
+
+def test_a_quote_is_found_in_the_last_results() -> None:
+    """`{quote}` of a text becomes what the pattern finds in the results, or says that it found nothing."""
+    ask = said('<<script [{"tools": [{"name": "a"}]}, {"text": "It is {quote}!", "quote": "ENG-[0-9]+"}] >>')
+    turn = (ask, called("a", {}))
+    assert text_of(decide(view(*turn, result({"issue": {"id": "ENG-7"}})))) == "It is ENG-7!"
+    assert text_of(decide(view(*turn, result("no such team")))) == "It is (nothing like ENG-[0-9]+)!"
+
+
+def test_a_quote_must_be_a_pattern() -> None:
+    """A pattern that cannot be read is refused as any script that cannot."""
+    with pytest.raises(Refusal):
+        decide(view(said('<<script [{"text": "{quote}", "quote": "("}] >>')))

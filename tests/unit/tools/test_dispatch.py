@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,10 +18,8 @@ from qlaud_actors.tools.dispatch import (
     Dispatcher,
     NoJournal,
 )
-from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.meta import EXECUTE, META_TOOLS
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome, Toolset
-from qlaud_actors.tools.webhook import WebhookCaller
 
 CONTEXT = CallContext(uuid.UUID(int=1), "req_1")
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
@@ -91,7 +89,7 @@ class Webhooks:
 
 def dispatcher(webhooks: Webhooks, kept: KeptInMemory | None = None) -> Dispatcher:
     """A dispatcher that calls nobody."""
-    return Dispatcher(cast("WebhookCaller", webhooks), cast("McpCaller", webhooks), kept or KeptInMemory())
+    return Dispatcher({"webhook": webhooks, "mcp": webhooks}, kept or KeptInMemory())
 
 
 async def run(call: ToolCall, toolset: Toolset, journal: Journal, webhooks: Webhooks) -> ToolOutcome:

@@ -210,7 +210,7 @@ async def survive(cluster: Cluster, tool: str, point: str) -> None:
     )
     if point.startswith("open"):
         await approve_without_a_wake_up(cluster, thread, await following.until("qlaud.approval_required"))
-    assert await asyncio.wait_for(dying.wait(), 15) == 9
+    assert await asyncio.wait_for(dying.wait(), 45) == 9
     async with process("workers", cluster.environ):
         if not point.startswith("open"):
             asked = await following.until("qlaud.approval_required")

@@ -1,0 +1,35 @@
+-- name: lock_owner
+-- Until this transaction ends nobody else stores for this owner.
+SELECT pg_advisory_xact_lock(hashtextextended($1::text, 15));
+
+-- name: store_artifact
+-- Keep under a name, in the place of what had it; nothing when the owner has as much as it may.
+INSERT INTO artifacts AS a (id, account_id, owner, thread_id, name, mime, content)
+SELECT $1, $2, $3, $4, $5, $6, $7
+ WHERE (SELECT count(*) < $8 AND COALESCE(sum(length(content)), 0) + length($7::bytea) <= $9
+          FROM artifacts WHERE account_id = $2 AND owner = $3 AND name <> $5)
+ON CONFLICT (account_id, owner, name)
+DO UPDATE SET mime = excluded.mime, content = excluded.content, thread_id = excluded.thread_id, updated_at = now()
+RETURNING id, name, mime, length(content) AS size, (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms;
+
+-- name: artifact
+-- The artifact of an owner and name.
+SELECT id, name, mime, content, length(content) AS size,
+       (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms
+  FROM artifacts WHERE account_id = $1 AND owner = $2 AND name = $3;
+
+-- name: artifacts
+-- An owner's artifacts whose names begin so, newest first, without their content.
+SELECT id, name, mime, length(content) AS size, (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms
+  FROM artifacts WHERE account_id = $1 AND owner = $2 AND starts_with(name, $3)
+ ORDER BY updated_at DESC, id LIMIT $4;
+
+-- name: visible_artifact
+-- An artifact by its id, if the key may see it: any of the account, its end user's, its own, or of its threads.
+SELECT a.id, a.name, a.mime, a.content, length(a.content) AS size,
+       (extract(epoch FROM a.updated_at) * 1000)::bigint AS updated_at_ms
+  FROM artifacts a
+ WHERE a.id = $1 AND a.account_id = $2
+   AND ($3 OR a.owner = 'user:' || $5 OR a.owner = 'key:' || $4::uuid
+        OR EXISTS (SELECT 1 FROM threads t WHERE t.id = a.thread_id AND t.deleted_at IS NULL
+                                             AND (t.key_id = $4 OR t.end_user_id = $5)));

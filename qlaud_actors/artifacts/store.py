@@ -1,0 +1,64 @@
+"""Rows ↔ artifacts."""
+
+import uuid
+
+from qlaud_actors.artifacts.model import MAX_ARTIFACTS, MAX_OWNER_BYTES, Artifact
+from qlaud_actors.db.pool import Pool, Record, Rows
+from qlaud_actors.db.queries import load_queries
+from qlaud_actors.ids import new_uuid
+
+QUERIES = load_queries("qlaud_actors.artifacts")
+
+MAX_LISTED = 100
+
+
+async def keep(
+    pool: Pool,
+    account_id: uuid.UUID,
+    owner: str,
+    name: str,
+    mime: str,
+    content: bytes,
+    thread_id: uuid.UUID | None = None,
+) -> Artifact | None:
+    """Store under a name, in the place of what has it; None when the owner has as much as it may."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(QUERIES.lock_owner, f"{account_id}|{owner}")
+        limits = MAX_ARTIFACTS, MAX_OWNER_BYTES
+        row = await connection.fetchrow(
+            QUERIES.store_artifact, new_uuid(), account_id, owner, thread_id, name, mime, content, *limits
+        )
+    return _artifact_from(row) if row else None
+
+
+async def find(rows: Rows, account_id: uuid.UUID, owner: str, name: str) -> Artifact | None:
+    """The artifact of this name, with its content."""
+    row = await rows.fetchrow(QUERIES.artifact, account_id, owner, name)
+    return _artifact_from(row) if row else None
+
+
+async def list_(rows: Rows, account_id: uuid.UUID, owner: str, prefix: str = "") -> list[Artifact]:
+    """Those whose names begin so, newest first, MAX_LISTED at most."""
+    found = await rows.fetch(QUERIES.artifacts, account_id, owner, prefix, MAX_LISTED)
+    return [_artifact_from(row) for row in found]
+
+
+async def visible(
+    rows: Rows,
+    artifact_id: uuid.UUID,
+    account_id: uuid.UUID,
+    *,
+    key_id: uuid.UUID,
+    end_user_id: str | None,
+    whole_account: bool,
+) -> Artifact | None:
+    """An artifact by its id, if the key may see it."""
+    row = await rows.fetchrow(
+        QUERIES.visible_artifact, artifact_id, account_id, whole_account, key_id, end_user_id
+    )
+    return _artifact_from(row) if row else None
+
+
+def _artifact_from(row: Record) -> Artifact:
+    content = row.get("content")
+    return Artifact(row["id"], row["name"], row["mime"], row["size"], row["updated_at_ms"], content)

@@ -1,0 +1,1 @@
+"""Built-in tools: data (`catalog/*.toml`) where a connector's action does the work, else one module each."""

@@ -1,0 +1,74 @@
+"""The built-in artifact-store: texts and JSON under names, for an end user, else a thread, else a key."""
+
+from typing import Any
+
+import msgspec
+
+from qlaud_actors.artifacts import store
+from qlaud_actors.artifacts.model import MAX_TEXT_BYTES, Artifact, owner_of
+from qlaud_actors.db.pool import Pool
+from qlaud_actors.tools.model import CallContext, ToolOutcome
+
+FULL = "Nothing was stored: there is no room for more. Store less, or under a name that is there already."
+DOWNLOAD = "/v1/artifacts/{}/download"
+
+
+def owner(context: CallContext) -> str:
+    """Whose the artifacts of a call are."""
+    return owner_of(context.end_user_id, context.thread_id, context.own_key_id)
+
+
+async def run(pool: Pool, arguments: dict[str, Any], context: CallContext) -> ToolOutcome:
+    """Store, retrieve or list."""
+    whose, name = owner(context), arguments.get("name")
+    if arguments["action"] == "list":
+        found = await store.list_(pool, context.account_id, whose, name or "")
+        return ToolOutcome({"artifacts": [_listed(artifact) for artifact in found]})
+    if name is None:
+        return _failed(f"`name` is needed to {arguments['action']}.")
+    if "\x00" in name:
+        return _failed("`name` must not contain NUL.")
+    if arguments["action"] == "store":
+        return await _store(pool, arguments, context, whose)
+    artifact = await store.find(pool, context.account_id, whose, name)
+    if artifact is None:
+        return _failed(f"There is no artifact named {name!r}; list shows which there are.")
+    return ToolOutcome(_whole(artifact))
+
+
+async def _store(pool: Pool, arguments: dict[str, Any], context: CallContext, whose: str) -> ToolOutcome:
+    content = arguments.get("content")
+    if content is None:
+        return _failed("`content` is needed to store.")
+    text = isinstance(content, str)
+    raw = content.encode() if text else msgspec.json.encode(content)
+    if len(raw) > MAX_TEXT_BYTES:
+        return _failed(f"`content` has more than {MAX_TEXT_BYTES // 1024} KiB: store it in parts.")
+    mime = "text/plain" if text else "application/json"
+    name, thread_id = arguments["name"], context.thread_id
+    kept = await store.keep(pool, context.account_id, whose, name, mime, raw, thread_id)
+    return _failed(FULL) if kept is None else ToolOutcome({"stored": _listed(kept)})
+
+
+def _listed(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "name": artifact.name,
+        "mime": artifact.mime,
+        "bytes": artifact.size,
+        "updated_at": artifact.updated_at_ms,
+        "url": DOWNLOAD.format(artifact.id),
+    }
+
+
+def _whole(artifact: Artifact) -> dict[str, Any]:
+    content = artifact.content or b""
+    match artifact.mime:
+        case "application/json":
+            return {**_listed(artifact), "content": msgspec.json.decode(content)}
+        case "text/plain":
+            return {**_listed(artifact), "content": content.decode()}
+    return _listed(artifact)
+
+
+def _failed(words: str) -> ToolOutcome:
+    return ToolOutcome(words, is_error=True)
