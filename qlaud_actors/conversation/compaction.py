@@ -41,7 +41,7 @@ from qlaud_actors.conversation.summary import (
     summary_tokens,
 )
 from qlaud_actors.db.pool import Pool, Rows
-from qlaud_actors.errors import BudgetRefused
+from qlaud_actors.errors import BudgetRefused, ProviderRejected
 from qlaud_actors.log import get_logger
 from qlaud_actors.providers.bound import fixed_tokens, likely_tokens, message_tokens
 from qlaud_actors.providers.model import Message, Model, ModelRequest
@@ -110,9 +110,11 @@ class ThreadContext:
             wanted = None
             if tokens > room.limit and self.policy.mode == "auto":
                 wanted = next_view(content, self.view, room)
+            least = self._newest(request, progress) if wanted else request
+            if tokens > room.most and likely_tokens(least, self.reader) > room.most:
+                raise self._overflow(room)
             if wanted is None:
-                return self._within(request, room, tokens)
-            self._within(self._least(request, progress), room, tokens)
+                return self._clamped(request, tokens)
             await self._move(wanted, progress)
 
     async def _move(self, wanted: View, progress: Progress) -> None:
@@ -133,7 +135,8 @@ class ThreadContext:
     async def _summarise(self, progress: Progress, through: int) -> int:
         """Summarise what is shown up to a seq, piece by piece; returns the cost in nano-USD.
 
-        When there is no money for it the rest is left out without a summary.
+        When there is no money for it, or the writer refuses it, the rest is left out without a summary: the
+        turn goes on.
         """
         shown = [one for one in progress.numbered if self.view.through_seq < one[0] <= through]
         turns = _turns(shown)
@@ -144,8 +147,8 @@ class ThreadContext:
             piece, last = next_piece(turns, piece_bytes(writer, most, before.summary))
             wanted = replace(before, version=before.version + 1, through_seq=last)
             try:
-                self.view, cost, _ = await self.summaries.write(self.reader, wanted, most, piece)
-            except BudgetRefused:
+                self.view, cost = await self.summaries.write(self.reader, wanted, most, piece)
+            except (BudgetRefused, ProviderRejected):
                 left_out = omitting(before.summary)
                 await self._save(replace(wanted, through_seq=through, summary=left_out, omitted=True))
                 break
@@ -187,23 +190,25 @@ class ThreadContext:
             return [otherwise]
         return [last.tokens + sum(one.whole for one in content.entries if one.seq >= last.seq)]
 
-    def _within(self, request: ModelRequest, room: Room, tokens: int) -> ModelRequest:
-        """The request, unless it surely is too long: what is only perhaps too long its provider may judge."""
-        window = self.reader.context_window
-        if tokens > room.most and likely_tokens(request, self.reader) > room.most:
-            off = " Its compaction is off." if self.policy.mode == "off" else ""
-            raise ContextOverflow(
-                f"This is too long for {self.reader.slug}, whose context window has {window:,} tokens: "
-                f"{room.most:,} are left beside the answer.{off}"
-            )
-        most = max(window // 2, window - tokens)
-        return request if request.max_tokens <= most else replace(request, max_tokens=most)
-
-    def _least(self, request: ModelRequest, progress: Progress) -> ModelRequest:
+    def _newest(self, request: ModelRequest, progress: Progress) -> ModelRequest:
         """The request with the newest turn alone: where that is too long, no summary helps."""
         turn = _turns(list(progress.numbered))[-1]
         messages = [cut_results(message) for _, message in turn[:-1]]
         return replace(request, messages=(*messages, turn[-1][1]))
+
+    def _overflow(self, room: Room) -> ContextOverflow:
+        """For what surely is too long; what is only perhaps too long its provider may judge."""
+        off = " Its compaction is off." if self.policy.mode == "off" else ""
+        return ContextOverflow(
+            f"This is too long for {self.reader.slug}, whose context window has "
+            f"{self.reader.context_window:,} tokens: {room.most:,} are left beside the answer.{off}"
+        )
+
+    def _clamped(self, request: ModelRequest, tokens: int) -> ModelRequest:
+        """The request, whose answer fits beside it: some providers refuse more than the window."""
+        window = self.reader.context_window
+        most = max(window // 2, window - tokens)
+        return request if request.max_tokens <= most else replace(request, max_tokens=most)
 
     def _digest(self, request: ModelRequest) -> bytes:
         """Of all that stands before the messages that are shown whole."""

@@ -106,7 +106,7 @@ class Span:
 
 
 def room_of(model: Model, max_tokens: int, threshold: float) -> Room:
-    """The room for input beside an answer, which at least half of the window is never kept for."""
+    """The room for input beside the answer, for which at most half of the window is kept."""
     window = model.context_window
     most = window - min(max_tokens, model.max_output_tokens, window // 2)
     limit = min(int(window * threshold), most)

@@ -4,6 +4,7 @@ A turn is a task on the process's event loop; its lease is kept by the `Carrier`
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -205,18 +206,19 @@ class TurnRunner:
         return ThreadContext(self.pool, turn, reader, toolset, policy, view, steps, summaries)
 
     def _writers(self, slug: str | None, key: ApiKey, found: tuple[Model, ...]) -> tuple[Model, ...]:
-        """Who may write a summary: the model of this name where the key may use it, else the turn's own."""
-        if slug is None:
-            return found
-        try:
-            asked = candidates(
-                self.catalog, slug, self.fallback.healthy, (), key.limits.allows, limited=key.limited
-            )
-        except QlaudError:
-            return found
-        chosen = tuple(model for model in asked if self.catalog.configured(model.provider))
-        wide = [m for m in found if chosen and m.context_window >= chosen[0].context_window]
-        return tuple(dict.fromkeys((*chosen, *wide))) or found
+        """Who may write a summary: the model of this name where the key may use it, then the turn's own.
+
+        None that reads less at once than the first.
+        """
+        chosen: tuple[Model, ...] = ()
+        with contextlib.suppress(QlaudError):
+            allows, limited = key.limits.allows, key.limited
+            if slug is not None:
+                chosen = candidates(self.catalog, slug, self.fallback.healthy, (), allows, limited=limited)
+        ready = [model for model in chosen if self.catalog.configured(model.provider)]
+        writers = dict.fromkeys((*ready, *found))
+        least = next(iter(writers)).context_window
+        return tuple(model for model in writers if model.context_window >= least)
 
 
 def _log_end(turn: Turn) -> None:

@@ -60,13 +60,13 @@ class SummaryJournal:
     """Set by whoever wires it: calls move this journal's hold (`hold_for`)."""
     _opened_at: float = 0.0
 
-    async def write(self, reader: Model, view: View, max_tokens: int, piece: str) -> tuple[View, int, str]:
-        """The view with a summary of the one before and of a piece more; what it cost, in nano-USD, and who
-        wrote it. It is saved when this returns.
+    async def write(self, reader: Model, view: View, most: int, piece: str) -> tuple[View, int]:
+        """The view with a summary (of so many tokens at most) of the one before and of a piece more, and what
+        it cost, in nano-USD. It is saved when this returns.
 
         Raises BudgetRefused, when nothing was asked; ProviderError; LeaseLost.
         """
-        asked = request_for(self.candidates[0], max_tokens, view.summary, piece)
+        asked = request_for(self.candidates[0], most, view.summary, piece)
         call = self.calls.call(await self._open(asked))
         reply = ReplyBuilder()
         try:
@@ -85,7 +85,7 @@ class SummaryJournal:
         usage = call.produced_usage(reply.output_chars) or given.usage
         cost = await unbroken(persistently(lambda: self._settle(call, usage, view)))
         await self.limits.count(self.turn.key_id, usage.input_total + usage.output)
-        return view, cost, call.step.model.slug
+        return view, cost
 
     async def _open(self, wanted: ModelRequest) -> Step:
         self._opened_at = time.monotonic()

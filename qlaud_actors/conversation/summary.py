@@ -14,6 +14,7 @@ SHARE = 32
 """A summary may take one part in so many of the window that it is read in."""
 
 BYTES_PER_TOKEN = 4
+THINKING_TOKENS = 4_000
 MAX_PIECE_BYTES = 400_000
 MIN_PIECE_BYTES = 500
 TEXT_CHARS, CALL_CHARS, RESULT_CHARS = 4_000, 300, 300
@@ -51,16 +52,25 @@ def omitting(summary: str | None) -> str:
     return summary if summary.endswith(OMITTED) else f"{summary}\n\n{OMITTED}"
 
 
-def piece_bytes(writer: Model, max_tokens: int, summary: str | None) -> int:
+def answer_tokens(writer: Model, most: int) -> int:
+    """What a writer gets for a summary of so many tokens; some think first, and that counts as well."""
+    thinks = "reasoning" in writer.capabilities and writer.provider.wire != "anthropic"
+    return most + (min(THINKING_TOKENS, writer.context_window // 8) if thinks else 0)
+
+
+def piece_bytes(writer: Model, most: int, summary: str | None) -> int:
     """How much of a conversation this model can read at once beside the summary so far."""
-    taken = max_tokens + OVERHEAD_BYTES + len((summary or "").encode(errors="replace"))
+    taken = answer_tokens(writer, most) + OVERHEAD_BYTES + len((summary or "").encode(errors="replace"))
     return max(MIN_PIECE_BYTES, min(MAX_PIECE_BYTES, writer.context_window - taken))
 
 
-def request_for(writer: Model, max_tokens: int, summary: str | None, piece: str) -> ModelRequest:
-    """The request for a summary that goes on from the one so far."""
-    asked = f"Summary so far:\n{summary or '(none)'}\n\nMessages:\n{piece}\n\nWrite the summary."
-    return ModelRequest(writer.slug, (Message("user", asked),), max_tokens, system=SYSTEM)
+def request_for(writer: Model, most: int, summary: str | None, piece: str) -> ModelRequest:
+    """The request for a summary of so many tokens that goes on from the one so far."""
+    asked = (
+        f"Summary so far:\n{summary or '(none)'}\n\nMessages:\n{piece}\n\n"
+        f"Write the summary, in at most {most // 2} words."
+    )
+    return ModelRequest(writer.slug, (Message("user", asked),), answer_tokens(writer, most), system=SYSTEM)
 
 
 def next_piece(turns: Sequence[Sequence[tuple[int, Message]]], room: int) -> tuple[str, int]:

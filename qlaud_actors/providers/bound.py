@@ -36,8 +36,8 @@ VENDOR_TOOL_TOKENS = 8_000
 (Anthropic documents some 250 to 1,300 for each, November 2026).
 """
 
-FILE_TOKENS = 10_000
-"""Of a file that is somewhere else, for the room that it takes."""
+FILE_TOKENS, BYTES_PER_FILE_TOKEN = 10_000, 2
+"""Of a file that is somewhere else, and of one that came along in base64, for the room that it takes."""
 
 _spelled = json.JSONEncoder(default=str).encode
 
@@ -66,8 +66,8 @@ def message_tokens(message: Message, model: Model) -> int:
 
 
 def likely_tokens(request: ModelRequest, model: Model) -> int:
-    """What a request probably takes of it."""
-    return _request(request, _Guess(model)) // BYTES_PER_TOKEN
+    """What a request probably takes of it, files aside: nobody here knows how long they are."""
+    return _request(request, _Seen(model)) // BYTES_PER_TOKEN
 
 
 def _request(request: ModelRequest, measure: "_Measure") -> int:
@@ -147,12 +147,20 @@ class _Guess(_Measure):
 
 
 class _Room(_Measure):
-    """The same for the room in a window, where a file must leave some to the rest: it counts its encoded
-    size. That is more than its pages take, but no bound; what it took is known after the first answer.
+    """The same for the room in a window, where a file must leave some to the rest. That is no bound; what
+    the file took is known after the first answer.
     """
 
     def unseen(self, source: Block) -> int:
-        return len(str(source.get("data") or "")) or FILE_TOKENS
+        size = len(str(source.get("data") or "")) // BYTES_PER_FILE_TOKEN
+        return min(size or FILE_TOKENS, self._window // 4)
+
+
+class _Seen(_Measure):
+    """The same without files."""
+
+    def unseen(self, source: Block) -> int:
+        return 0
 
 
 def _is_file(source: Any) -> bool:

@@ -33,11 +33,19 @@ def test_pieces_fit_and_cover_everything(said: list[list[str]], summary: str) ->
     while turns:
         piece, last = next_piece(turns, piece_bytes(MODEL, most, summary))
         asked = request_for(MODEL, most, summary, piece)
-        assert input_bound(asked, replace(MODEL, context_window=10**9)) + most <= MODEL.context_window
+        bound = input_bound(asked, replace(MODEL, context_window=10**9))
+        assert bound + asked.max_tokens <= MODEL.context_window
         assert last == turns[0][-1][0] or last > reached
         reached = last
         turns = [one for one in turns if one[-1][0] > last]
     assert reached == next(seqs) - 1
+
+
+def test_a_model_that_thinks_gets_room_for_it() -> None:
+    """Its thoughts count as output where its wire does not ask for them."""
+    thinker = Catalog.load({}).resolve("gpt-5.4-mini")
+    assert request_for(thinker, 500, None, "x").max_tokens == 4_500
+    assert request_for(MODEL, 500, None, "x").max_tokens == 500
 
 
 @given(st.text(max_size=20_000))
