@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from qlaud_actors.billing import meter
-from qlaud_actors.billing.model import Charge, Refused
 from qlaud_actors.conversation import store
 from qlaud_actors.conversation.cache_marks import marked
 from qlaud_actors.conversation.history import messages_from
@@ -19,23 +18,17 @@ from qlaud_actors.conversation.loop import StepCall
 from qlaud_actors.conversation.model import Progress, Step, Turn
 from qlaud_actors.conversation.publisher import TurnLog
 from qlaud_actors.conversation.store import QUERIES
+from qlaud_actors.conversation.turn_money import charge_for, first_held, release_stale, within_turn
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, Pool
-from qlaud_actors.errors import (
-    BudgetRefused,
-    InvalidRequest,
-    LeaseLost,
-    ProviderUnavailable,
-    QlaudError,
-    TurnCancelled,
-)
+from qlaud_actors.errors import BudgetRefused, LeaseLost, ProviderUnavailable, TurnCancelled
 from qlaud_actors.ids import new_call_id
 from qlaud_actors.keys.limits import Limits
 from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
-from qlaud_actors.providers.quote import Quote, quote
+from qlaud_actors.providers.quote import quote
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import ToolCall, Toolset
-from qlaud_actors.usage import Usage, WorstCase
+from qlaud_actors.usage import Usage
 
 MAX_SEQ = 2**31 - 1
 
@@ -47,46 +40,6 @@ async def fenced(pool: Pool, turn: Turn) -> AsyncIterator[Connection]:
         if await connection.fetchval(QUERIES.lock_turn, turn.id, turn.epoch) is None:
             raise LeaseLost
         yield connection
-
-
-async def within_turn(connection: Connection, turn: Turn, offer: Quote) -> WorstCase:
-    """The worst case, with fewer tokens where the turn may spend no more. Raises TurnBudgetReached."""
-    limit = turn.request.max_nanos
-    if limit is None:
-        return offer.worst
-    spent = await connection.fetchval(QUERIES.turn_cost, turn.id)
-    worst = offer.worst.with_max_tokens(offer.worst.affordable_tokens(limit - spent))
-    least = offer.worst.with_max_tokens(min(offer.floor_tokens, offer.worst.max_tokens)).nanos()
-    if least > limit - spent:
-        raise meter.refusal(Refused("turn", limit, spent, 0, None, least))
-    return worst
-
-
-async def release_stale(connection: Connection, turn: Turn) -> None:
-    """Holds of a turn that are still there belong to owners that are gone."""
-    stale = [row["id"] for row in await connection.fetch(QUERIES.holds_of_turn, turn.id)]
-    if stale:
-        await meter.release(connection, stale)
-
-
-def charge_for(
-    turn: Turn, step: Step, number: int | None, usage: Usage, markup_bps: int, opened_at: float
-) -> Charge:
-    """What a turn's call used, `opened_at` by the monotonic clock; only a step has a number."""
-    return Charge(
-        account_id=turn.account_id,
-        key_id=turn.key_id,
-        turn_id=turn.id,
-        step=number,
-        end_user_id=turn.end_user_id,
-        model_slug=step.model.slug,
-        provider_slug=step.model.provider.slug,
-        usage=usage,
-        price=step.model.price,
-        markup_bps=markup_bps,
-        latency_ms=round((time.monotonic() - opened_at) * 1000),
-        status=200,
-    )
 
 
 @dataclass(slots=True)
@@ -136,16 +89,11 @@ class StepJournal:
         `max_tokens` comes back as far as the money goes.
         """
         self._opened_at = time.monotonic()
-        refused: QlaudError | None = None
         async with fenced(self.pool, self.turn) as connection:
             await release_stale(connection, self.turn)
-            for model in self.candidates:
-                try:
-                    return await self._hold(connection, number, request, model)
-                except (BudgetRefused, InvalidRequest) as refusal:
-                    refused = refused or refusal
-        assert refused is not None
-        raise refused
+            return await first_held(
+                self.candidates, lambda model: self._hold(connection, number, request, model)
+            )
 
     async def hold_for(self, step: Step, model: Model) -> Step:
         """The step as another candidate would take it; when it is refused nothing is held any more."""

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from qlaud_actors.billing import meter
 from qlaud_actors.conversation.context import View
-from qlaud_actors.conversation.journal import charge_for, fenced, release_stale, within_turn
+from qlaud_actors.conversation.journal import fenced
 from qlaud_actors.conversation.loop import StepCall, unbroken
 from qlaud_actors.conversation.model import Step, Turn
 from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.conversation.summary import fitted, omitting, request_for
+from qlaud_actors.conversation.turn_money import charge_for, first_held, release_stale, within_turn
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, Pool
 from qlaud_actors.errors import BudgetRefused
@@ -89,16 +90,9 @@ class SummaryJournal:
 
     async def _open(self, wanted: ModelRequest) -> Step:
         self._opened_at = time.monotonic()
-        refused: BudgetRefused | None = None
         async with fenced(self.pool, self.turn) as connection:
             await release_stale(connection, self.turn)
-            for model in self.candidates:
-                try:
-                    return await self._hold(connection, wanted, model, None)
-                except BudgetRefused as refusal:
-                    refused = refused or refusal
-        assert refused is not None
-        raise refused
+            return await first_held(self.candidates, lambda model: self._hold(connection, wanted, model))
 
     async def hold_for(self, step: Step, model: Model) -> Step:
         """The call as another candidate would take it; when it is refused nothing is held any more."""
@@ -110,7 +104,7 @@ class SummaryJournal:
             raise
 
     async def _hold(
-        self, connection: Connection, wanted: ModelRequest, model: Model, call_id: uuid.UUID | None
+        self, connection: Connection, wanted: ModelRequest, model: Model, call_id: uuid.UUID | None = None
     ) -> Step:
         """A summary that is cut short is of no use: money for all of it, or none."""
         offer, turn = quote(wanted, model, self.markup_bps), self.turn
