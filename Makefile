@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo up test check bench-relay bench-tools clean
+.PHONY: help install demo up test check bench-relay bench-tools bench-search clean
 
 help:
 	@echo "make install   create .venv with the locked packages; .venv/bin/qlaud is the command"
@@ -13,6 +13,7 @@ help:
 	@echo "make test      all checks and all tests"
 	@echo "make check     format, lint, types, import contracts"
 	@echo "make bench-relay  what the relay costs beside a bare proxy (docs/benchmarks.md)"
+	@echo "make bench-search how well and how fast messages are found (docs/benchmarks.md)"
 	@echo "make bench-tools  what the search over tools finds, and how fast (docs/benchmarks.md)"
 	@echo "make clean     remove .venv and caches; data in .qlaud is kept"
 
@@ -42,6 +43,9 @@ test: check
 
 bench-relay: install
 	@$(BIN)/python -m benchmarks.relay
+
+bench-search: install
+	@$(BIN)/python -m benchmarks.search
 
 bench-tools: install
 	@$(BIN)/python -m benchmarks.tool_search

@@ -2,6 +2,7 @@
 knows all concrete classes. The API and the workers call the same function.
 """
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable
@@ -46,6 +47,9 @@ from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
+from qlaud_actors.search.find import Searcher
+from qlaud_actors.search.indexer import Indexer
+from qlaud_actors.search.opening import open_indexer, open_searcher
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.tools.builtins.caller import BuiltinCaller
 from qlaud_actors.tools.builtins.catalog import Builtins
@@ -109,6 +113,7 @@ class Services:
     limits: Limits
     prices: PriceFollower
     known_keys: KnownKeys
+    searcher: Searcher
 
     async def wake(self, turn_ids: list[uuid.UUID]) -> None:
         """Send wake-ups. Redis being away is not an error: the sweeper asks again."""
@@ -154,7 +159,12 @@ class Services:
             dispatcher=self.dispatcher,
             connectors=self.connector_tools,
             wake=self.wake,
+            wake_index=lambda thread_id: self._enqueue([jobs.IndexThread(str(thread_id))]),
         )
+
+    def indexer(self) -> Indexer:
+        """The one who indexes messages in this process."""
+        return open_indexer(self.searcher, self.settings.master_key)
 
 
 @contextlib.asynccontextmanager
@@ -172,16 +182,15 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         catalog = Catalog.load(settings.environ, directory=settings.catalog_dir)
         prices = _kept(stack, PriceFollower(pool, catalog.prices, settings.price_poll_seconds))
         publisher, bus = _kept(stack, Publisher(redis)), _kept(stack, Bus(redis))
-        for started in (prices, publisher, bus):
-            await started.start()
-        caller = Caller(_kept(stack, open_client()), catalog)
-        fallback = Fallback(RetryPolicy(settings.provider_attempts))
-        process = new_uuid()
+        await asyncio.gather(prices.start(), publisher.start(), bus.start())
+        process, client = new_uuid(), _kept(stack, open_client())
+        caller, fallback = Caller(client, catalog), Fallback(RetryPolicy(settings.provider_attempts))
         await stack.enter_async_context(present(lease_pool, process, PRESENCE * settings.lease_seconds))
         money = _kept(stack, GroupCommit(pool, process))
         relay = _kept(stack, Relay(Admission(money, catalog, caller, fallback, settings.markup_bps)))
         vault = _kept(stack, _vault(settings, pool, process))
-        vendors = _open_vendors(stack, settings, pool, vault, webhooks)
+        searcher = _kept(stack, open_searcher(settings, pool, relay))
+        vendors = _open_vendors(stack, settings, pool, vault, webhooks, searcher.models.offline.embedder)
         yield Services(
             settings=settings,
             pool=pool,
@@ -207,6 +216,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             limits=Limits(redis),
             prices=prices,
             known_keys=KnownKeys(pool),
+            searcher=searcher,
         )
 
 
@@ -220,6 +230,7 @@ def _open_vendors(
     pool: Pool,
     vault: Vault,
     guarded: Session,
+    embedder: Embedder,
 ) -> Vendors:
     allow_private = settings.allow_private_webhooks
     catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
@@ -248,7 +259,7 @@ def _open_vendors(
         "connector": ConnectorCaller(executor),
         "builtin": builtins,
     }
-    finder = ToolFinder(pool, catalog, _kept(stack, SearchVectors(Embedder())))
+    finder = ToolFinder(pool, catalog, _kept(stack, SearchVectors(embedder)))
     dispatcher = Dispatcher(callers, KeptCalls(pool), desk, finder)
     return Vendors(catalog, connections, sign_in, desk, builtins.builtins, mcp, dispatcher)
 

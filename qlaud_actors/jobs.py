@@ -45,9 +45,18 @@ class RunJob:
     job_id: str
 
 
-Job = RunTurn | RunJob | SendDelivery
+@dataclass(frozen=True, slots=True)
+class IndexThread:
+    """Wake a worker for the messages of this thread that search lacks. A hint only, too."""
 
-QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue)
+    actor: ClassVar[str] = "index_thread"
+    queue: ClassVar[str] = "search"
+    thread_id: str
+
+
+Job = RunTurn | RunJob | SendDelivery | IndexThread
+
+QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue, IndexThread.queue)
 
 
 class WaitingConsumer(Consumer):

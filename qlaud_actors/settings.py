@@ -73,6 +73,10 @@ class Settings:
     price_poll_seconds: float = 10.0
     compaction_model: str | None = None
     """Who summarises the oldest messages of long threads; the turn's own model when it is not set."""
+    embedding_model: str | None = None
+    """Of the catalogue; None is the offline one."""
+    embedding_dimensions: int = 0
+    """0 leaves it to the model."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that catalogues read (`*_API_KEY`, `*_BASE_URL`, `QLAUD_OAUTH_*`), nothing else."""
 
@@ -113,6 +117,8 @@ class Settings:
             connector_dir=read.folder("QLAUD_CONNECTOR_DIR"),
             compaction_model=read.text("QLAUD_COMPACTION_MODEL", "") or None,
             price_poll_seconds=read.number("QLAUD_PRICE_POLL_SECONDS", 10.0, 0.1, 15.0),
+            embedding_model=read.text("QLAUD_EMBEDDING_MODEL", "") or None,
+            embedding_dimensions=read.integer("QLAUD_EMBEDDING_DIMENSIONS", 0, 0, 4096),
             environ={
                 name: value
                 for name, value in environ.items()

@@ -11,7 +11,8 @@ import dramatiq
 from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
-from qlaud_actors.jobs import Job, RunJob, RunTurn, SendDelivery
+from qlaud_actors.jobs import IndexThread, Job, RunJob, RunTurn, SendDelivery
+from qlaud_actors.search.indexer import Indexer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier) -> list[Actor]:
+def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, indexer: Indexer) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:
@@ -34,7 +35,16 @@ def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier) -> 
     async def send_delivery(delivery_id: str) -> None:
         await courier.start(uuid.UUID(delivery_id))
 
-    return [Actor(RunTurn, run_turn), Actor(RunJob, run_job), Actor(SendDelivery, send_delivery)]
+    async def index_thread(thread_id: str) -> None:
+        del thread_id  # what is due is taken in its order, so that no thread waits behind a busy one
+        await indexer.start()
+
+    return [
+        Actor(RunTurn, run_turn),
+        Actor(RunJob, run_job),
+        Actor(SendDelivery, send_delivery),
+        Actor(IndexThread, index_thread),
+    ]
 
 
 def declare(table: list[Actor], broker: dramatiq.Broker, loop: asyncio.AbstractEventLoop) -> None:

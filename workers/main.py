@@ -30,6 +30,7 @@ STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 HOLDS_SECONDS = 10.0
 DELIVERIES_SECONDS = 1.0
+INDEX_SECONDS = 1.0
 TIDY_SECONDS = 60.0
 METRICS_SECONDS = 5.0
 
@@ -42,8 +43,8 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     async with open_services(settings) as services:
         runner = services.runner()
-        job_runner, courier = services.job_runner(), services.courier()
-        declare(actor_table(runner, job_runner, courier), services.broker, loop)
+        job_runner, courier, indexer = services.job_runner(), services.courier(), services.indexer()
+        declare(actor_table(runner, job_runner, courier, indexer), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=WAIT_MS, worker_threads=THREADS)
         lease = settings.lease_seconds
         renew_seconds, sweep_seconds = lease * RENEW_EVERY, min(SWEEP_SECONDS, lease)
@@ -53,6 +54,7 @@ async def run(settings: Settings) -> None:
             every(sweep_seconds, runner.sweep),
             every(sweep_seconds, job_runner.sweep),
             every(DELIVERIES_SECONDS, courier.sweep),
+            every(INDEX_SECONDS, indexer.sweep),
             every(min(HOLDS_SECONDS, lease), lambda: presence.release_abandoned(services.pool)),
             every(TIDY_SECONDS, job_runner.delete_old),
             every(TIDY_SECONDS, courier.delete_old),

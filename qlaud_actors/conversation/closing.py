@@ -12,6 +12,9 @@ from qlaud_actors.conversation.publisher import Publisher, TurnLog
 Wake: TypeAlias = Callable[[list[uuid.UUID]], Awaitable[None]]
 """Sends wake-ups for turns."""
 
+WakeIndex: TypeAlias = Callable[[uuid.UUID], Awaitable[None]]
+"""Sends a wake-up for the messages of a thread that search lacks."""
+
 
 async def close_stream(publisher: Publisher, turn_log: TurnLog, finished: Finished, wake: Wake) -> None:
     """The last events, at once; then the next turn of the thread."""

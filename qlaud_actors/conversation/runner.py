@@ -16,7 +16,7 @@ from qlaud_actors.conversation import approvals, compaction, events, mailbox, th
 from qlaud_actors.conversation.approvals import TurnApprovals
 from qlaud_actors.conversation.call_journal import ToolJournal
 from qlaud_actors.conversation.calls import TurnModels
-from qlaud_actors.conversation.closing import Wake, announce, close_stream
+from qlaud_actors.conversation.closing import Wake, WakeIndex, announce, close_stream
 from qlaud_actors.conversation.compaction import ThreadContext
 from qlaud_actors.conversation.context import View
 from qlaud_actors.conversation.journal import StepJournal
@@ -80,6 +80,7 @@ class TurnRunner:
     connectors: tuple[Tool, ...]
     """Actions that turns in dynamic mode reach."""
     wake: Wake
+    wake_index: WakeIndex
     owner: str = field(default_factory=lambda: str(new_uuid()))
     carrier: Carrier[Turn] = field(init=False)
     _slots: asyncio.Semaphore | None = None
@@ -136,6 +137,7 @@ class TurnRunner:
         finished = await persistently(lambda: mailbox.finish(self.pool, turn, result))
         if finished:
             await close_stream(self.publisher, turn_log, finished, self.wake)
+            await self.wake_index(turn.thread_id)
             _log_end(finished.turn)
 
     async def _result(self, carried: Carried[Turn], turn_log: TurnLog) -> TurnOutcome | Parked | QlaudError:

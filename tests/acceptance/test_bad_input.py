@@ -1,5 +1,6 @@
 """Bad input gets the specified 4xx and changes no row: one table over all routes, on real processes."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -48,6 +49,7 @@ HOOKS, HOOK = "/v1/webhooks", "/v1/webhooks/{webhook_id}"
 SERVERS, SERVER = "/v1/mcp-servers", "/v1/mcp-servers/{server_id}"
 CONNECT, CALLBACK = "/connect/{token}", "/connect/oauth/callback"
 DELIVERIES, REDELIVER = f"{HOOK}/deliveries", f"{HOOK}/deliveries/{{delivery_id}}/redeliver"
+MESSAGES_FOUND, FOUND = "/v1/search", f"{THREAD}/search"
 JOBS, JOB = "/v1/jobs", "/v1/jobs/{job_id}"
 CONNECTIONS, USAGE, EXPORT = "/v1/connections", "/v1/usage", "/v1/usage/export"
 HOSTED_TOOLS = (
@@ -341,6 +343,25 @@ def compactions() -> list[Row]:
             for method, route in (("POST", THREADS), ("PATCH", THREAD))
             for slug in ("nobody-knows-it", "a\x00")
         ),
+    ]
+
+
+def searches() -> list[Row]:
+    """Searching messages."""
+    bad = (
+        *("", "?q=", "?q=%20%0A", "?q=a%00b", f"?q={'x' * 2_001}", "?q=a&limit=0", "?q=a&limit=x"),
+        *("?q=a&offset=-1", "?q=a&offset=451", "?q=a&mode=exact", "?q=a&role=system", "?q=a&after=x"),
+        "?q=a&before=-1",
+    )
+    return [
+        *(Row(400, "GET", route, query=q, key="user") for q in bad for route in (MESSAGES_FOUND, FOUND)),
+        Row(400, "GET", MESSAGES_FOUND, query=f"?q=a&end_user_id={'x' * 513}"),
+        *(
+            Row(404, "GET", FOUND, query="?q=a&mode=text", ids={"thread_id": other}, key="user")
+            for other in ("{none}", "{admins}", "{foreign}", "x")
+        ),
+        Row(503, "GET", MESSAGES_FOUND, query="?q=a"),
+        Row(503, "GET", FOUND, query="?q=a&mode=hybrid", key="user"),
     ]
 
 
@@ -894,6 +915,7 @@ TABLE = [
     *malformed(),
     *turns(),
     *threads(),
+    *searches(),
     *imports(),
     *exports(),
     *control(),
@@ -951,6 +973,9 @@ async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, 
     ids["foreign"] = (await stranger.post("/v1/threads", {}))["id"]
     ids["foreign_webhook"] = (await stranger.post("/v1/webhooks", hook))["id"]
     ids["foreign_tool"] = (await stranger.post("/v1/tools", tool()))["id"]
+    async with asyncio.timeout(10):
+        while await pool.fetchval("SELECT count(*) FROM search_queue"):  # noqa: ASYNC110 - other processes
+            await asyncio.sleep(0.05)
     ids["master"] = str(await pool.fetchval("SELECT id FROM keys WHERE is_master"))
     return ids, {"admin": admin, "user": user, "broke": broke}
 

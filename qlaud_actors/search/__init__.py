@@ -1,0 +1,1 @@
+"""Search over threads: by words in Postgres, by meaning in Chroma."""
