@@ -71,6 +71,8 @@ class Settings:
     connector_dir: Path | None = None
     """The operator's own connector files, over the packaged ones."""
     price_poll_seconds: float = 10.0
+    compaction_model: str | None = None
+    """Who summarises the oldest messages of long threads; the turn's own model when it is not set."""
     embedding_model: str | None = None
     """Of the catalogue; None is the offline one."""
     embedding_dimensions: int = 0
@@ -128,6 +130,7 @@ class Settings:
             stripe_api_base=read.url("STRIPE_API_BASE", ("http", "https")),
             catalog_dir=read.folder("QLAUD_CATALOG_DIR"),
             connector_dir=read.folder("QLAUD_CONNECTOR_DIR"),
+            compaction_model=read.text("QLAUD_COMPACTION_MODEL", "") or None,
             price_poll_seconds=read.number("QLAUD_PRICE_POLL_SECONDS", 10.0, 0.1, 15.0),
             embedding_model=read.text("QLAUD_EMBEDDING_MODEL", "") or None,
             embedding_dimensions=read.integer("QLAUD_EMBEDDING_DIMENSIONS", 0, 0, 4096),

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
-from api.bodies import check_end_user, no_nul, read_json
+from api.bodies import no_nul, read_json
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
-from api.routes.threads import ThreadBody, check_metadata, check_text, thread_object
+from api.routes.threads import ThreadBody, check_new, check_text, thread_object
 from qlaud_actors.conversation import imports
 from qlaud_actors.conversation.imports import ImportedMessage
 from qlaud_actors.conversation.threads import NewThread
@@ -54,11 +54,8 @@ async def import_thread(request: web.Request) -> web.Response:
     """201 with the new thread; 200 with the one that was made of this `external_id` before."""
     body = await read_json(request, ImportBody)
     new = NewThread(**{name: getattr(body, name) for name in ThreadBody.__struct_fields__})
-    for name in (*ThreadBody.__struct_fields__, "external_id"):
-        if name != "metadata":
-            check_text(name, getattr(body, name))
-    check_end_user(body.end_user_id)
-    check_metadata(body.metadata)
+    check_new(request, new)
+    check_text("external_id", body.external_id)
     for index, message in enumerate(body.messages):
         _check(f"messages[{index}]", message)
     taken = await imports.take_in(

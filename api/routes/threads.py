@@ -16,15 +16,17 @@ from api.bodies import (
     query_text,
     read_json,
 )
+from api.compaction_fields import Threshold, check_model, compaction_object
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
 from api.routes.turns import answer_turn
-from api.turn_body import TurnBody, fingerprint, turn_request
+from api.turn_body import ModelSlug, TurnBody, fingerprint, turn_request
 from qlaud_actors.billing.meter import refusal
 from qlaud_actors.billing.model import Refused
-from qlaud_actors.conversation import mailbox, threads
+from qlaud_actors.conversation import compaction, mailbox, threads
 from qlaud_actors.conversation.approval_rules import Approval
 from qlaud_actors.conversation.closing import announce
+from qlaud_actors.conversation.context import THRESHOLD, CompactionMode
 from qlaud_actors.conversation.mailbox import NewTurn
 from qlaud_actors.conversation.model import StoredMessage, Thread, TurnRequest
 from qlaud_actors.errors import InvalidRequest, NotFound
@@ -53,6 +55,9 @@ class ThreadBody(msgspec.Struct):
     default_mode: str | None = None
     default_model: str | None = None
     approval: Approval | None = None
+    compaction: CompactionMode = "auto"
+    compaction_threshold: Threshold = THRESHOLD
+    compaction_model: ModelSlug | None = None
 
 
 class ThreadPatch(msgspec.Struct):
@@ -61,6 +66,9 @@ class ThreadPatch(msgspec.Struct):
     metadata: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     title: str | msgspec.UnsetType | None = msgspec.UNSET
     approval: Approval | msgspec.UnsetType | None = msgspec.UNSET
+    compaction: CompactionMode | None = None
+    compaction_threshold: Threshold | None = None
+    compaction_model: ModelSlug | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @routes.post("/v1/threads/{thread_id}/messages")
@@ -126,10 +134,7 @@ async def create_thread(request: web.Request) -> web.Response:
     """A new thread."""
     body = await read_json(request, ThreadBody, allow_empty=True)
     new = threads.NewThread(**msgspec.structs.asdict(body))
-    for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
-        check_text(name, getattr(new, name))
-    check_end_user(new.end_user_id)
-    check_metadata(new.metadata)
+    check_new(request, new)
     thread = await threads.create(services(request).pool, caller(request), new)
     return json_response(thread_object(thread), status=201)
 
@@ -177,7 +182,12 @@ async def patch_thread(request: web.Request) -> web.Response:
         set_title=body.title is not msgspec.UNSET,
         approval=None if body.approval is msgspec.UNSET else body.approval,
         set_approval=body.approval is not msgspec.UNSET,
+        compaction=body.compaction,
+        compaction_threshold=body.compaction_threshold,
+        compaction_model=None if body.compaction_model is msgspec.UNSET else body.compaction_model,
+        set_compaction_model=body.compaction_model is not msgspec.UNSET,
     )
+    check_model(request, change.compaction_model)
     hub, thread_id = services(request), path_uuid(request, "thread_id")
     return json_response(thread_object(await threads.change(hub.pool, caller(request), thread_id, change)))
 
@@ -211,7 +221,7 @@ async def list_messages(request: web.Request) -> web.Response:
             "has_more": page.has_more,
             "next_after_seq": None if descending else last,
             "next_before_seq": last if descending else None,
-            "compaction": None,
+            "compaction": compaction_object(await compaction.latest(hub.pool, thread.id)),
         }
     )
 
@@ -228,6 +238,9 @@ def thread_object(thread: Thread) -> dict[str, object]:
         "default_mode": thread.default_mode,
         "default_model": thread.default_model,
         "approval": thread.approval,
+        "compaction": thread.compaction,
+        "compaction_threshold": thread.compaction_threshold,
+        "compaction_model": thread.compaction_model,
         "latest_claude_sid": None,
         "parent_thread_id": str(thread.parent_thread_id) if thread.parent_thread_id else None,
         "branched_at_seq": thread.branched_at_seq,
@@ -258,6 +271,15 @@ async def _cursor(request: web.Request) -> uuid.UUID | None:
     except NotFound:
         pass
     raise InvalidRequest("`after` must be the id of a thread that this key sees.")
+
+
+def check_new(request: web.Request, new: threads.NewThread) -> None:
+    """Raise InvalidRequest, UnknownModel or ScopeMissing for what no new thread may have."""
+    for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
+        check_text(name, getattr(new, name))
+    check_end_user(new.end_user_id)
+    check_metadata(new.metadata)
+    check_model(request, new.compaction_model)
 
 
 def check_text(name: str, value: str | None, limit: int = 512) -> None:

@@ -48,6 +48,7 @@ async def branch(
         )
         assert row is not None
         await connection.execute(QUERIES.copy_messages, parent.id, row["id"], end)
+        await connection.execute(QUERIES.copy_compactions, parent.id, row["id"], end)
     return Branch(thread_from(row), replaced)
 
 

@@ -76,6 +76,18 @@ def approval_required(awaited: Awaited) -> Event:
     }
 
 
+def compaction(version: int, through_seq: int, trimmed_seq: int, *, omitted: bool, cost_nanos: int) -> Event:
+    """From here on a summary stands for the oldest messages, or results in them are cut."""
+    return {
+        "type": "qlaud.compaction",
+        "version": version,
+        "summarized_through_seq": through_seq,
+        "trimmed_through_seq": trimmed_seq,
+        "omitted": omitted,
+        "cost_micros": nanos_to_micros(cost_nanos),
+    }
+
+
 def rewind(to_seq: int) -> Event:
     """Forget what came after `to_seq`: the step that produced it was lost and is done anew."""
     return {"type": "qlaud.rewind", "to_seq": to_seq, "reason": "worker_lost"}

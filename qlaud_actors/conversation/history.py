@@ -1,15 +1,20 @@
 """Stored rows → the messages of a model request. Pure.
 
-A provider refuses a history in which a tool call has no result, a result has no call, or a message
-is empty. Turns that failed, were cancelled or ran into their limit leave such histories; `heal`
-makes any of them acceptable, so that no thread is ever stuck.
+A provider refuses a history in which a tool call has no result, a result has no call, two calls have one
+id, or a message is empty. Turns that failed, were cancelled or ran into their limit leave such histories;
+`heal` makes any of them acceptable, so that no thread is ever stuck.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import TypeAlias
 
 from qlaud_actors.conversation.model import StoredMessage, TurnRequest
 from qlaud_actors.providers.model import Block, Message, ModelRequest, ToolSpec
 from qlaud_actors.tools.model import Toolset
+
+Call: TypeAlias = tuple[str, str]
+"""The id under which a call is shown, and its own."""
 
 NOT_RUN = "This call was not run."
 
@@ -37,15 +42,16 @@ def messages_from(rows: Iterable[StoredMessage]) -> tuple[Message, ...]:
 def heal(messages: Iterable[Message]) -> tuple[Message, ...]:
     """A history that every provider accepts, beginning with the user."""
     healed: list[Message] = []
-    open_calls: list[str] = []
+    known: set[str] = set()
+    open_calls: list[Call] = []
     for message in messages:
         if message.role == "assistant":
             blocks = as_blocks(message.content)
             if not blocks or not healed:
                 continue
             _close_calls(healed, open_calls)
-            open_calls = [block["id"] for block in blocks if block.get("type") == "tool_use"]
-            _append(healed, Message("assistant", message.content))
+            content, open_calls = _own_calls(message.content, known)
+            _append(healed, Message("assistant", content))
         else:
             content = _user_content(message.content, open_calls)
             open_calls = []
@@ -55,6 +61,26 @@ def heal(messages: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(healed)
 
 
+def _own_calls(content: str | list[Block], known: set[str]) -> tuple[str | list[Block], list[Call]]:
+    """An answer with its calls, each under an id of its own: some models count theirs anew in each turn."""
+    calls: list[Call] = []
+    shown: list[Block] = []
+    for block in as_blocks(content):
+        if block.get("type") == "tool_use":
+            own = next(name for name in _names(block["id"]) if name not in known)
+            known.add(own)
+            calls.append((own, block["id"]))
+            shown.append({**block, "id": own})
+        else:
+            shown.append(block)
+    return (shown if calls else content), calls
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{n}" for n in count(2))
+
+
 def as_blocks(content: str | list[Block]) -> list[Block]:
     """Content in its block form; no block for an empty string."""
     if isinstance(content, str):
@@ -62,19 +88,19 @@ def as_blocks(content: str | list[Block]) -> list[Block]:
     return content
 
 
-def _user_content(content: str | list[Block], open_calls: list[str]) -> str | list[Block]:
+def _user_content(content: str | list[Block], open_calls: list[Call]) -> str | list[Block]:
     """A user message with exactly one result per open call, results first."""
     if isinstance(content, str) and not open_calls:
         return content
     blocks = as_blocks(content)
     results = {b["tool_use_id"]: b for b in blocks if b.get("type") == "tool_result"}
-    answered = [results.get(call, _not_run(call)) for call in open_calls]
+    answered = [{**results.get(call, _not_run(call)), "tool_use_id": own} for own, call in open_calls]
     return [*answered, *(b for b in blocks if b.get("type") != "tool_result")]
 
 
-def _close_calls(healed: list[Message], open_calls: list[str]) -> None:
+def _close_calls(healed: list[Message], open_calls: list[Call]) -> None:
     if open_calls:
-        _append(healed, Message("user", [_not_run(call) for call in open_calls]))
+        _append(healed, Message("user", [_not_run(own) for own, _ in open_calls]))
         open_calls.clear()
 
 

@@ -11,32 +11,26 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from qlaud_actors.billing import meter
-from qlaud_actors.billing.model import Charge, Refused
 from qlaud_actors.conversation import store
+from qlaud_actors.conversation.cache_marks import marked
 from qlaud_actors.conversation.history import messages_from
 from qlaud_actors.conversation.loop import StepCall
 from qlaud_actors.conversation.model import Progress, Step, Turn
 from qlaud_actors.conversation.publisher import TurnLog
 from qlaud_actors.conversation.store import QUERIES
+from qlaud_actors.conversation.turn_money import charge_for, first_held, release_stale, within_turn
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Connection, Pool
-from qlaud_actors.errors import (
-    BudgetRefused,
-    InvalidRequest,
-    LeaseLost,
-    ProviderUnavailable,
-    QlaudError,
-    TurnCancelled,
-)
+from qlaud_actors.errors import BudgetRefused, LeaseLost, ProviderUnavailable, TurnCancelled
 from qlaud_actors.ids import new_call_id
 from qlaud_actors.keys.limits import Limits
 from qlaud_actors.providers.model import Block, Model, ModelReply, ModelRequest
-from qlaud_actors.providers.quote import Quote, quote
+from qlaud_actors.providers.quote import quote
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.tools.model import ToolCall, Toolset
-from qlaud_actors.usage import Usage, WorstCase
+from qlaud_actors.usage import Usage
 
-MAX_MESSAGES = 1_000_000
+MAX_SEQ = 2**31 - 1
 
 
 @contextlib.asynccontextmanager
@@ -62,6 +56,8 @@ class StepJournal:
     markup_bps: int
     handing_back: bool = False
     """Set before the turn is left to another worker: its open step is then not billed but redone."""
+    view: bytes = b""
+    """A digest of what stands before the messages: with one model, steps of one view measure them."""
     _opened_at: float = 0.0
 
     @staticmethod
@@ -69,10 +65,15 @@ class StepJournal:
         """Where the event log stood when the turn's last step was saved."""
         return int(await pool.fetchval(QUERIES.saved_log_seq, turn.id))
 
-    async def load(self) -> Progress:
-        """How far the turn has come, from Postgres alone."""
+    async def load(self, after: int = 0) -> Progress:
+        """How far the turn has come, from Postgres alone, with the messages behind a seq."""
         rows = await store.list_messages(
-            self.pool, self.turn.thread_id, after=0, before=MAX_MESSAGES, limit=MAX_MESSAGES, descending=False
+            self.pool,
+            self.turn.thread_id,
+            after=after,
+            before=MAX_SEQ,
+            limit=MAX_SEQ,
+            descending=False,
         )
         if not rows:
             raise TurnCancelled("The thread was deleted.")
@@ -80,7 +81,7 @@ class StepJournal:
             raise ProviderUnavailable("The model provider broke off in the middle of its answer.")
         done = await self.pool.fetchval(QUERIES.steps_done, self.turn.id)
         pending = await self._pending(done) if rows[-1].role == "assistant" else ()
-        return Progress(messages_from(rows), done, pending)
+        return Progress(messages_from(rows), done, pending, rows[-1].seq)
 
     async def open(self, number: int, request: ModelRequest) -> Step:
         """Hold the worst case of the first candidate that the money suffices for, and note the step.
@@ -88,16 +89,11 @@ class StepJournal:
         `max_tokens` comes back as far as the money goes.
         """
         self._opened_at = time.monotonic()
-        refused: QlaudError | None = None
         async with fenced(self.pool, self.turn) as connection:
-            await self._release_stale(connection)
-            for model in self.candidates:
-                try:
-                    return await self._hold(connection, number, request, model)
-                except (BudgetRefused, InvalidRequest) as refusal:
-                    refused = refused or refusal
-        assert refused is not None
-        raise refused
+            await release_stale(connection, self.turn)
+            return await first_held(
+                self.candidates, lambda model: self._hold(connection, number, request, model)
+            )
 
     async def hold_for(self, step: Step, model: Model) -> Step:
         """The step as another candidate would take it; when it is refused nothing is held any more."""
@@ -116,29 +112,16 @@ class StepJournal:
         model: Model,
         call_id: uuid.UUID | None = None,
     ) -> Step:
-        offer = quote(wanted, model, self.markup_bps)
-        worst = await self._within_turn(connection, offer)
+        offer = quote(marked(wanted, model), model, self.markup_bps)
+        worst = await within_turn(connection, self.turn, offer)
         turn, floor = self.turn, offer.floor_tokens
         if call_id is None:
             hold = await meter.hold(connection, turn.key_id, turn.id, worst, floor)
         else:
             hold = await meter.change_hold(connection, call_id, turn.key_id, turn.id, worst, floor)
-        await connection.execute(
-            QUERIES.open_step, turn.id, number, turn.epoch, model.slug, hold.id, hold.max_tokens
-        )
+        opened = (turn.id, number, turn.epoch, model.slug, hold.id, hold.max_tokens, self.view)
+        await connection.execute(QUERIES.open_step, *opened)
         return Step(number, wanted, model, offer.clamped(hold.max_tokens), hold.id)
-
-    async def _within_turn(self, connection: Connection, offer: Quote) -> WorstCase:
-        """The worst case, with fewer tokens where the turn may spend no more. Raises TurnBudgetReached."""
-        limit = self.turn.request.max_nanos
-        if limit is None:
-            return offer.worst
-        spent = await connection.fetchval(QUERIES.turn_cost, self.turn.id)
-        worst = offer.worst.with_max_tokens(offer.worst.affordable_tokens(limit - spent))
-        least = offer.worst.with_max_tokens(min(offer.floor_tokens, offer.worst.max_tokens)).nanos()
-        if least > limit - spent:
-            raise meter.refusal(Refused("turn", limit, spent, 0, None, least))
-        return worst
 
     async def settle(self, call: StepCall, reply: ModelReply) -> tuple[ToolCall, ...]:
         """Save a reply: message, charge, step and intended calls, all or nothing."""
@@ -189,7 +172,8 @@ class StepJournal:
     async def _close_step(
         self, connection: Connection, call: StepCall, usage: Usage, reply: ModelReply | None, seq: int | None
     ) -> None:
-        step, charge = call.step, self._charge(call.step, usage)
+        step = call.step
+        charge = charge_for(self.turn, step, step.number, usage, self.markup_bps, self._opened_at)
         settled = await meter.settle(connection, step.call_id, charge)
         cost = settled.charged_nanos if settled else 0
         await connection.execute(QUERIES.add_to_turn, self.turn.id, step.number, cost)
@@ -226,28 +210,6 @@ class StepJournal:
             cost_nanos,
             self.turn_log.seq,
         )
-
-    def _charge(self, step: Step, usage: Usage) -> Charge:
-        return Charge(
-            account_id=self.turn.account_id,
-            key_id=self.turn.key_id,
-            turn_id=self.turn.id,
-            step=step.number,
-            end_user_id=self.turn.end_user_id,
-            model_slug=step.model.slug,
-            provider_slug=step.model.provider.slug,
-            usage=usage,
-            price=step.model.price,
-            markup_bps=self.markup_bps,
-            latency_ms=round((time.monotonic() - self._opened_at) * 1000),
-            status=200,
-        )
-
-    async def _release_stale(self, connection: Connection) -> None:
-        """Holds of this turn that are still there belong to owners that are gone."""
-        stale = [row["id"] for row in await connection.fetch(QUERIES.holds_of_turn, self.turn.id)]
-        if stale:
-            await meter.release(connection, stale)
 
     async def _note_intended(self, connection: Connection, step: int, ordinal: int, call: ToolCall) -> None:
         tool = self.toolset.find(call.name)

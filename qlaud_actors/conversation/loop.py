@@ -16,18 +16,30 @@ import msgspec
 from qlaud_actors.billing.model import Attempted
 from qlaud_actors.conversation import events
 from qlaud_actors.conversation.events import Event
-from qlaud_actors.conversation.history import build_request
 from qlaud_actors.conversation.model import Parked, Progress, Step, Turn, TurnOutcome
 from qlaud_actors.errors import LeaseLost
 from qlaud_actors.providers.model import Block, ModelEvent, ModelReply, ModelRequest
 from qlaud_actors.providers.reply import ReplyBuilder
 from qlaud_actors.providers.to_anthropic import stream_events
-from qlaud_actors.tools.model import ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import ToolCall, ToolOutcome
 from qlaud_actors.usage import Usage
 
 T = TypeVar("T")
 
 PARALLEL_CALLS = 16
+
+
+class Context(Protocol):
+    """What of the thread a model gets to see."""
+
+    async def request(self, progress: Progress) -> ModelRequest:
+        """The model request for the next step, within the model's window.
+
+        Raises ContextOverflow, ProviderError; LeaseLost.
+        """
+
+    def news(self) -> list[Event]:
+        """What happened to the thread since the last time, to be told."""
 
 
 class StepCall(Protocol):
@@ -99,7 +111,7 @@ class Events(Protocol):
 class Ports:
     """What the loop needs of the world for one turn."""
 
-    toolset: Toolset
+    context: Context
     models: Models
     steps: Steps
     approvals: Approvals
@@ -119,15 +131,17 @@ async def run_turn(turn: Turn, progress: Progress, ports: Ports) -> TurnOutcome 
             if await ports.approvals.park(progress):
                 return Parked()
             progress = await call_tools(progress, ports)
-        progress = await take_step(turn, progress, ports)
+        progress = await take_step(progress, ports)
     return TurnOutcome()
 
 
-async def take_step(turn: Turn, progress: Progress, ports: Ports) -> Progress:
+async def take_step(progress: Progress, ports: Ports) -> Progress:
     """One model call: hold, stream, settle."""
     number = progress.steps + 1
-    request = build_request(turn.request, progress.messages, ports.toolset, first=number == 1)
+    request = await ports.context.request(progress)
     step = await ports.steps.open(number, request)
+    for event in ports.context.news():
+        ports.events.publish(event)
     if number > 1:
         ports.events.publish(events.iteration_start(number))
     call = ports.models.call(step)

@@ -1,10 +1,12 @@
 """Threads, turns, steps: the types of a conversation and the decisions that need no I/O."""
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from qlaud_actors.conversation.approval_rules import APPROVAL_SECONDS, Approval
+from qlaud_actors.conversation.context import CompactionMode, View
 from qlaud_actors.providers.model import Block, Message, Model, ModelReply, ModelRequest
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, ToolsMode
 
@@ -44,12 +46,38 @@ class Thread:
     default_model: str | None
     approval: Approval | None
     """What its turns do when they do not say."""
+    compaction: CompactionMode
+    compaction_threshold: float
+    compaction_model: str | None
     created_at_ms: int
     last_active_at_ms: int
     parent_thread_id: uuid.UUID | None = None
     """The thread whose messages this one began with."""
     branched_at_seq: int | None = None
     """The last of those messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a model sees in place of a thread's oldest messages, and where it came from."""
+
+    version: int
+    summary: str | None
+    summarized_through_seq: int
+    trimmed_through_seq: int
+    omitted: bool
+    """Some messages are in no summary."""
+    model: str | None
+    """Who wrote the summary; None: nobody was asked for this version."""
+    cost_nanos: int
+    created_at_ms: int
+
+    @property
+    def view(self) -> View:
+        """What follows from it for the model."""
+        return View(
+            self.version, self.summary, self.summarized_through_seq, self.trimmed_through_seq, self.omitted
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +179,18 @@ class Progress:
     steps: int = 0
     pending: tuple[ToolCall, ...] = ()
     """Calls of the last reply that have no results yet."""
+    last_seq: int = 0
+    """Of the last message; each has the next number after the one before it."""
 
     @property
     def finished(self) -> bool:
         """Whether the model has said its last word: it spoke last and waits for no result."""
         return not self.pending and self.messages[-1].role == "assistant"
+
+    @property
+    def numbered(self) -> Iterator[tuple[int, Message]]:
+        """The messages with their seqs."""
+        return enumerate(self.messages, self.last_seq - len(self.messages) + 1)
 
     def replied(self, reply: ModelReply, calls: tuple[ToolCall, ...]) -> "Progress":
         """After a step: its reply is part of the history, its calls are pending."""
@@ -164,11 +199,13 @@ class Progress:
             messages=(*self.messages, Message("assistant", reply.content)),
             steps=self.steps + 1,
             pending=calls,
+            last_seq=self.last_seq + 1,
         )
 
     def answered(self, results: list[Block]) -> "Progress":
         """After the tools: their results are the next user message."""
-        return replace(self, messages=(*self.messages, Message("user", results)), pending=())
+        messages = (*self.messages, Message("user", results))
+        return replace(self, messages=messages, pending=(), last_seq=self.last_seq + 1)
 
 
 @dataclass(frozen=True, slots=True)

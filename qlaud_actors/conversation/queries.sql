@@ -1,8 +1,8 @@
 -- name: insert_thread
 -- A new, empty thread, unless its key was revoked meanwhile.
 INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
-                     default_mode, default_model, approval)
-SELECT $1, $2, k.id, $4, $5, $6, $7, $8, $9, $10, $11
+                     default_mode, default_model, approval, compaction, compaction_threshold, compaction_model)
+SELECT $1, $2, k.id, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
   FROM (SELECT id FROM keys WHERE id = $3 AND revoked_at IS NULL FOR KEY SHARE) k
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
@@ -28,11 +28,14 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
  LIMIT $7;
 
 -- name: patch_thread
--- Merge metadata (shallow), set the title and the policy of approvals when asked to.
+-- Merge metadata (shallow), set the title and the policies when asked to.
 UPDATE threads
    SET metadata = CASE WHEN $2::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $2 END,
        title = CASE WHEN $3 THEN $4 ELSE title END,
-       approval = CASE WHEN $5 THEN $6 ELSE approval END
+       approval = CASE WHEN $5 THEN $6 ELSE approval END,
+       compaction = COALESCE($7, compaction),
+       compaction_threshold = COALESCE($8, compaction_threshold),
+       compaction_model = CASE WHEN $9 THEN $10 ELSE compaction_model END
  WHERE id = $1 AND deleted_at IS NULL
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
@@ -55,6 +58,10 @@ UPDATE threads SET purged_at = now()
 -- name: purge_messages
 -- Remove the text of a deleted thread.
 DELETE FROM messages WHERE thread_id = $1;
+
+-- name: purge_compactions
+-- Remove the summaries of a deleted thread.
+DELETE FROM compactions WHERE thread_id = $1;
 
 -- name: purge_turn_texts
 -- Remove what the turns of a deleted thread repeat of its text. Postgres unescapes all texts of a document to
@@ -266,11 +273,12 @@ SELECT cost_nanos FROM turns WHERE id = $1;
 
 -- name: open_step
 -- A step begins, or begins anew with another model or under another owner.
-INSERT INTO steps (turn_id, number, state, epoch, model_slug, hold_id, max_tokens)
-VALUES ($1, $2, 'started', $3, $4, $5, $6)
+INSERT INTO steps (turn_id, number, state, epoch, model_slug, hold_id, max_tokens, view_digest)
+VALUES ($1, $2, 'started', $3, $4, $5, $6, $7)
 ON CONFLICT (turn_id, number) DO UPDATE
    SET state = 'started', epoch = EXCLUDED.epoch, model_slug = EXCLUDED.model_slug,
-       hold_id = EXCLUDED.hold_id, max_tokens = EXCLUDED.max_tokens, started_at = now();
+       hold_id = EXCLUDED.hold_id, max_tokens = EXCLUDED.max_tokens, view_digest = EXCLUDED.view_digest,
+       started_at = now();
 
 -- name: finish_step
 -- What came of a step.
@@ -450,11 +458,12 @@ SELECT COALESCE(max(seq), 0) FROM messages
 -- name: insert_branch
 -- A thread like its parent: of the same key and end user.
 INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
-                     default_mode, default_model, approval, last_seq, parent_thread_id, branched_at_seq)
+                     default_mode, default_model, approval, compaction, compaction_threshold,
+                     compaction_model, last_seq, parent_thread_id, branched_at_seq)
 SELECT $1, account_id, key_id, end_user_id,
        CASE WHEN $4::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $4 END,
-       COALESCE($5, title), workspace_id, kind, default_mode, default_model, approval,
-       $3::integer, id, $3::integer
+       COALESCE($5, title), workspace_id, kind, default_mode, default_model, approval, compaction,
+       compaction_threshold, compaction_model, $3::integer, id, $3::integer
   FROM threads WHERE id = $2
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
@@ -463,6 +472,14 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
 -- The first messages of a thread, for another one.
 INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
 SELECT $2, seq, role, content, request_id, created_at FROM messages WHERE thread_id = $1 AND seq <= $3;
+
+-- name: copy_compactions
+-- What the first messages of a thread are shown as, for another one; it was paid for once.
+INSERT INTO compactions (thread_id, version, summary, summarized_through_seq, trimmed_through_seq, omitted,
+                         model, created_at)
+SELECT $2, version, summary, summarized_through_seq, LEAST(trimmed_through_seq, $3::integer), omitted, model,
+       created_at
+  FROM compactions WHERE thread_id = $1 AND summarized_through_seq <= $3;
 
 -- name: list_branches
 -- Branches of a thread that this key may see, newest first.
@@ -488,3 +505,35 @@ UPDATE threads
    SET last_seq = $2, external_id = $3,
        last_active_at = COALESCE((SELECT max(created_at) FROM messages WHERE thread_id = $1), last_active_at)
  WHERE id = $1;
+
+-- name: compaction_policy
+-- How a thread is kept within its model's window.
+SELECT compaction, compaction_threshold, compaction_model FROM threads WHERE id = $1;
+
+-- name: latest_compaction
+-- What a model sees of a thread now in place of its oldest messages.
+SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
+  FROM compactions WHERE thread_id = $1 ORDER BY version DESC LIMIT 1;
+
+-- name: insert_compaction
+-- The next version; nothing when it is there.
+INSERT INTO compactions (thread_id, version, summary, summarized_through_seq, trimmed_through_seq, omitted,
+                         model, cost_nanos, turn_id, usage_event_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING;
+
+-- name: compaction_charge
+-- What a call for a summary was charged; no row when it was not settled.
+SELECT cost_nanos FROM usage_events WHERE id = $1;
+
+-- name: mark_compaction
+-- Say of a usage event that it was for a summary.
+UPDATE usage_events SET purpose = 'compaction' WHERE id = $1;
+
+-- name: measured_steps
+-- How many input tokens the latest steps of a thread had with a model, by their reply's seq.
+SELECT s.message_seq, s.view_digest, s.input_tokens + s.cache_read_tokens + s.cache_write_tokens AS tokens
+  FROM turns t JOIN steps s ON s.turn_id = t.id
+ WHERE t.thread_id = $1 AND s.state = 'done' AND s.model_slug = $2 AND s.message_seq > $3
+   AND s.view_digest IS NOT NULL
+   AND NOT EXISTS (SELECT FROM usage_events u WHERE u.turn_id = s.turn_id AND u.step = s.number AND u.estimated)
+ ORDER BY t.number DESC, s.number DESC LIMIT 1000;

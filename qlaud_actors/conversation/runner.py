@@ -4,6 +4,7 @@ A turn is a task on the process's event loop; its lease is kept by the `Carrier`
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -11,24 +12,29 @@ from dataclasses import dataclass, field
 from qlaud_actors import log, metrics
 from qlaud_actors.carrier import Carried, Carrier
 from qlaud_actors.connectors.store import Vault
-from qlaud_actors.conversation import approvals, events, mailbox, threads
+from qlaud_actors.conversation import approvals, compaction, events, mailbox, threads
 from qlaud_actors.conversation.approvals import TurnApprovals
 from qlaud_actors.conversation.call_journal import ToolJournal
 from qlaud_actors.conversation.calls import TurnModels
 from qlaud_actors.conversation.closing import Wake, WakeIndex, announce, close_stream
+from qlaud_actors.conversation.compaction import ThreadContext
+from qlaud_actors.conversation.context import View
 from qlaud_actors.conversation.journal import StepJournal
 from qlaud_actors.conversation.loop import Ports, run_turn
 from qlaud_actors.conversation.model import Parked, Turn, TurnOutcome
 from qlaud_actors.conversation.publisher import Publisher, TurnLog
+from qlaud_actors.conversation.summaries import SummaryJournal
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import ConnectionLost, Pool
 from qlaud_actors.errors import LeaseLost, QlaudError, TurnCancelled
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.limits import Limits
+from qlaud_actors.keys.model import ApiKey
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
+from qlaud_actors.providers.model import Model
 from qlaud_actors.providers.routing import candidates
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools.dispatch import Dispatcher
@@ -173,6 +179,7 @@ class TurnRunner:
 
         carried.on_stop = leave_open
         models = TurnModels(self.caller, self.fallback, steps, found)
+        history = await self._history(turn, key, found, toolset, steps)
         context = CallContext(
             turn.account_id,
             turn.request_id,
@@ -184,8 +191,36 @@ class TurnRunner:
         )
         asking = TurnApprovals(self.pool, turn, toolset, turn_log, self.publisher.flush_soon)
         tools = TurnTools(self.dispatcher, toolset, context, ToolJournal(self.pool, turn))
-        ports = Ports(toolset, models, steps, asking, tools, turn_log)
-        return await run_turn(turn, await steps.load(), ports)
+        ports = Ports(history, models, steps, asking, tools, turn_log)
+        return await run_turn(turn, await steps.load(history.view.through_seq), ports)
+
+    async def _history(
+        self, turn: Turn, key: ApiKey, found: tuple[Model, ...], toolset: Toolset, steps: StepJournal
+    ) -> ThreadContext:
+        """What the turn's model sees of its thread, and who summarises what it does not."""
+        policy = await compaction.policy_of(self.pool, turn.thread_id)
+        last = await compaction.latest(self.pool, turn.thread_id)
+        writers = self._writers(policy.model or self.settings.compaction_model, key, found)
+        summaries = SummaryJournal(self.pool, turn, writers, self.limits, self.settings.markup_bps, steps)
+        summaries.calls = TurnModels(self.caller, self.fallback, summaries, writers)
+        view = last.view if last else View()
+        reader = compaction.reader_of(found)
+        return ThreadContext(self.pool, turn, reader, toolset, policy, view, steps, summaries)
+
+    def _writers(self, slug: str | None, key: ApiKey, found: tuple[Model, ...]) -> tuple[Model, ...]:
+        """Who may write a summary: the model of this name where the key may use it, then the turn's own.
+
+        None that reads less at once than the first.
+        """
+        chosen: tuple[Model, ...] = ()
+        with contextlib.suppress(QlaudError):
+            allows, limited = key.limits.allows, key.limited
+            if slug is not None:
+                chosen = candidates(self.catalog, slug, self.fallback.healthy, (), allows, limited=limited)
+        ready = [model for model in chosen if self.catalog.configured(model.provider)]
+        writers = dict.fromkeys((*ready, *found))
+        least = next(iter(writers)).context_window
+        return tuple(model for model in writers if model.context_window >= least)
 
 
 def _log_end(turn: Turn) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from qlaud_actors.conversation import mailbox, store
 from qlaud_actors.conversation.approval_rules import Approval
+from qlaud_actors.conversation.context import THRESHOLD, CompactionMode
 from qlaud_actors.conversation.mailbox import Finished
 from qlaud_actors.conversation.model import StoredMessage, Thread
 from qlaud_actors.conversation.store import QUERIES, thread_from
@@ -56,6 +57,9 @@ class NewThread:
     default_mode: str | None = None
     default_model: str | None = None
     approval: Approval | None = None
+    compaction: CompactionMode = "auto"
+    compaction_threshold: float = THRESHOLD
+    compaction_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,10 @@ class ThreadChange:
     set_title: bool = False
     approval: Approval | None = None
     set_approval: bool = False
+    compaction: CompactionMode | None = None
+    compaction_threshold: float | None = None
+    compaction_model: str | None = None
+    set_compaction_model: bool = False
 
 
 def sees_account(viewer: Viewer) -> bool:
@@ -95,6 +103,9 @@ async def create(rows: Rows, viewer: Viewer, new: NewThread) -> Thread:
         new.default_mode,
         new.default_model,
         new.approval,
+        new.compaction,
+        new.compaction_threshold,
+        new.compaction_model,
     )
     if row is None:
         raise InvalidKey
@@ -144,6 +155,10 @@ async def change(rows: Rows, viewer: Viewer, thread_id: uuid.UUID, change: Threa
         normal_title(change.title),
         change.set_approval,
         change.approval,
+        change.compaction,
+        change.compaction_threshold,
+        change.set_compaction_model,
+        change.compaction_model,
     )
     if row is None:
         raise NotFound("There is no such thread.")
@@ -169,6 +184,7 @@ async def purge(pool: Pool, thread_id: uuid.UUID) -> list[Finished]:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(QUERIES.mark_purged, thread_id)
         await connection.execute(QUERIES.purge_messages, thread_id)
+        await connection.execute(QUERIES.purge_compactions, thread_id)
         await connection.execute(QUERIES.purge_turn_texts, thread_id)
         await connection.execute(QUERIES.purge_tool_texts, thread_id)
         await connection.execute(QUERIES.purge_results, thread_id)

@@ -16,9 +16,10 @@ Why it is a bound:
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from qlaud_actors.providers.model import Block, Model, ModelRequest
+from qlaud_actors.providers.model import Block, Message, Model, ModelRequest
 
 REQUEST_TOKENS = 64
 MESSAGE_TOKENS = 16
@@ -35,6 +36,9 @@ VENDOR_TOOL_TOKENS = 8_000
 (Anthropic documents some 250 to 1,300 for each, November 2026).
 """
 
+FILE_TOKENS, BYTES_PER_FILE_TOKEN = 10_000, 2
+"""Of a file that is somewhere else, and of one that came along in base64, for the room that it takes."""
+
 _spelled = json.JSONEncoder(default=str).encode
 
 BYTES_PER_TOKEN = 4
@@ -49,6 +53,21 @@ def input_bound(request: ModelRequest, model: Model) -> int:
 def input_estimate(request: ModelRequest, model: Model) -> int:
     """A likely count of input tokens, for a call that broke off before its provider told one."""
     return min(_request(request, _Guess(model)) // BYTES_PER_TOKEN + 1, model.context_window)
+
+
+def fixed_tokens(request: ModelRequest, model: Model) -> int:
+    """The most that all but the messages can take of a window, which may be more than there is."""
+    return _request(replace(request, messages=()), _Room(model))
+
+
+def message_tokens(message: Message, model: Model) -> int:
+    """The most that one message can take of it."""
+    return MESSAGE_TOKENS + _Room(model).content(message.content)
+
+
+def likely_tokens(request: ModelRequest, model: Model) -> int:
+    """What a request probably takes of it, files aside: nobody here knows how long they are."""
+    return _request(request, _Seen(model)) // BYTES_PER_TOKEN
 
 
 def _request(request: ModelRequest, measure: "_Measure") -> int:
@@ -125,6 +144,23 @@ class _Guess(_Measure):
 
     def unseen(self, source: Block) -> int:
         return len(str(source.get("data") or ""))
+
+
+class _Room(_Measure):
+    """The same for the room in a window, where a file must leave some to the rest. That is no bound; what
+    the file took is known after the first answer.
+    """
+
+    def unseen(self, source: Block) -> int:
+        size = len(str(source.get("data") or "")) // BYTES_PER_FILE_TOKEN
+        return min(size or FILE_TOKENS, self._window // 4)
+
+
+class _Seen(_Measure):
+    """The same without files."""
+
+    def unseen(self, source: Block) -> int:
+        return 0
 
 
 def _is_file(source: Any) -> bool:

@@ -104,7 +104,8 @@ SELECT COALESCE(t.account_id, u.account_id) AS account_id,
        'step ' || COALESCE(s.number, u.step, 0) || ' of turn ' || COALESCE(s.turn_id, u.turn_id) AS what,
        s.cost_nanos AS found, COALESCE(u.cost_nanos, 0) AS expected
   FROM steps s JOIN turns t ON t.id = s.turn_id
-  FULL JOIN (SELECT u.* FROM usage_events u JOIN turns t ON t.id = u.turn_id WHERE u.adjusts IS NULL) u
+  FULL JOIN (SELECT u.* FROM usage_events u JOIN turns t ON t.id = u.turn_id
+              WHERE u.purpose IS NULL AND u.adjusts IS NULL) u
        ON u.turn_id = s.turn_id AND u.step = s.number
  WHERE $1::uuid IS NULL OR COALESCE(t.account_id, u.account_id) = $1;
 

@@ -8,10 +8,13 @@ from qlaud_actors.scripted.view import View
 
 
 def decide(view: View) -> Plan:
-    """The script in the question if there is one, else the demo's rules; never over `max_tokens`.
+    """A summary where one is asked for, else the script in the question, else the demo's rules; never over
+    `max_tokens`.
 
     Raises Refusal (400) for a script that cannot be read.
     """
+    if told := demo.summary(view):
+        return fitted(told, view)
     steps = script.find(view.question)
     plan = script.play(steps, view) if steps else demo.answer(view)
     return fitted(_thoughtful(plan) if view.thinking else plan, view)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,19 @@ async def body_of(request: web.Request) -> tuple[bytes, Any]:
         raise Refusal(400, f"The request body is not valid JSON: {error}") from None
 
 
-async def accept(request: web.Request, wire: Wire, bill: Bill, window: int) -> Accepted:
+async def accept(
+    request: web.Request, wire: Wire, bill: Bill, window: int, windows: Mapping[str, int]
+) -> Accepted:
     """Check a request and decide its answer. Raises Refusal for what the vendor would not serve."""
     key = wire.key(request.headers)
     raw, body = await body_of(request)
     bill.record(request.path, body)
     view = wire.read(body)
-    if view.input_tokens > window:
-        raise wire.too_long(view.input_tokens, window)
+    needed = view.input_tokens
+    if own := windows.get(view.model):
+        window, needed = own, needed + (view.max_tokens or 1)
+    if needed > window:
+        raise wire.too_long(needed, window)
     plan = decide(view)
     fault = plan.fault if plan.fault.concerns(view.model, key) else NO_FAULT
     if fault.times is not None:

@@ -23,6 +23,14 @@ def answer(view: View) -> Plan:
     return Plan((Block("text", by_words(text)),), delay_ms=WORD_MS)
 
 
+def summary(view: View) -> Plan | None:
+    """A few words of what there is to sum up, where the system prompt asks for a summary and nothing else."""
+    if view.tools or "write one summary" not in view.system.lower():
+        return None
+    text = f"They spoke of: {_short(view.question, 300).replace('<<', '').replace('>>', '')}"
+    return Plan((Block("text", by_words(text)),))
+
+
 def _first_call(view: View) -> Block | None:
     """A search where the meta-tools are offered, else the first ordinary tool."""
     offers = {tool.name for tool in view.tools} if view.tool_choice != "none" else set()

@@ -25,7 +25,8 @@ _LARGEST_BODY = 32 * 1024 * 1024
 class ScriptedServer:
     """A vendor cloud that speaks all wires and keeps a bill.
 
-    `port=0` takes a free one; `context_window` is in tokens (None: what the wire's models have);
+    `port=0` takes a free one; `context_window` is in tokens (None: what the wire's models have), `windows`
+    are those of single models, which also have to hold the answer;
     `url` is the bare host, as `ANTHROPIC_BASE_URL` wants it (`OPENAI_BASE_URL` has `/v1` after it).
     """
 
@@ -33,6 +34,7 @@ class ScriptedServer:
         self._host = host
         self._port = port
         self._window = context_window
+        self.windows: dict[str, int] = {}
         self._bill = Bill()
         self._anthropic = AnthropicWire()
         self._openai = OpenAIWire()
@@ -100,7 +102,9 @@ class ScriptedServer:
             request_id = _request_id()
             with self._bill.in_flight():
                 try:
-                    accepted = await accept(request, wire, self._bill, self._window or wire.window)
+                    accepted = await accept(
+                        request, wire, self._bill, self._window or wire.window, self.windows
+                    )
                     completion = Completion(accepted, wire, self._bill)
                     serve = completion.stream if accepted.view.stream else completion.whole
                     return await serve(request, request_id)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from qlaud_actors.connectors import sending, sign_in
-from qlaud_actors.conversation import approvals, call_journal, journal, log, mailbox
+from qlaud_actors.conversation import approvals, call_journal, journal, log, mailbox, summaries
 from qlaud_actors.deferred import queue
 from qlaud_actors.deliveries import courier
 from qlaud_actors.gateway import admission
@@ -26,6 +26,8 @@ PLACES = {
     "save_results": (journal.StepJournal, "save_results"),
     "ask": (approvals.TurnApprovals, "_ask"),
     "park": (approvals.TurnApprovals, "_park"),
+    "open_summary": (summaries.SummaryJournal, "_open"),
+    "settle_summary": (summaries.SummaryJournal, "_settle"),
     "finish_turn": (mailbox, "finish"),
     "append": (log.Appender, "append"),
     "admit": (admission.Admission, "admit"),

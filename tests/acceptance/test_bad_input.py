@@ -307,6 +307,7 @@ def threads() -> list[Row]:
     return [
         *(Row(400, "POST", THREADS, fields) for fields in bad),
         *(Row(400, "PATCH", THREAD, fields) for fields in bad),
+        *compactions(),
         Row(400, "POST", THREADS, {"end_user_id": 5}),
         Row(400, "POST", THREADS, {"end_user_id": "\x00"}),
         Row(400, "POST", THREADS, {"end_user_id": "x" * 600}),
@@ -341,6 +342,27 @@ def threads() -> list[Row]:
                 "after_seq=-1",
                 "before_seq=9999999999",
             )
+        ),
+    ]
+
+
+def compactions() -> list[Row]:
+    """What a thread says of its length."""
+    bad: list[dict[str, Any]] = [
+        *({"compaction": mode} for mode in ("on", "", 5, True)),
+        *({"compaction_threshold": share} for share in (0, 0.05, 0.99, 1, -1, "0.5", 1e400)),
+        *({"compaction_model": slug} for slug in ("", 5, "x" * 201, "text-embedding-3-small")),
+    ]
+    return [
+        *(
+            Row(400, method, route, fields)
+            for method, route in (("POST", THREADS), ("PATCH", THREAD))
+            for fields in bad
+        ),
+        *(
+            Row(404, method, route, {"compaction_model": slug})
+            for method, route in (("POST", THREADS), ("PATCH", THREAD))
+            for slug in ("nobody-knows-it", "a\x00")
         ),
     ]
 

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qlaud_actors.conversation.context import View, show
 from qlaud_actors.conversation.history import NOT_RUN, build_request, heal
 from qlaud_actors.conversation.model import TurnRequest
 from qlaud_actors.providers.model import Message
@@ -70,10 +71,14 @@ message = st.one_of(
 )
 
 
-@given(st.lists(message, max_size=12))
-def test_any_history_becomes_valid(messages: list[Message]) -> None:
-    """Roles alternate from the user on, and every call is answered once, right behind it."""
-    healed = heal(messages)
+@given(st.lists(message, max_size=12), st.integers(0, 12), st.integers(0, 12))
+def test_any_history_becomes_valid(messages: list[Message], through: int, trimmed: int) -> None:
+    """Roles alternate from the user on, every call is answered once, right behind it, and has an id of its
+    own; wherever a summary may end.
+    """
+    healed = heal(show(enumerate(messages, 1), View(1, "They met.", through, trimmed)))
+    ids = [b["id"] for m in healed if isinstance(m.content, list) for b in m.content if "id" in b]
+    assert len(ids) == len(set(ids))
     assert [m.role for m in healed] == [("user", "assistant")[i % 2] for i in range(len(healed))]
     open_calls: list[str] = []
     for item in healed:
@@ -83,6 +88,22 @@ def test_any_history_becomes_valid(messages: list[Message]) -> None:
             assert [b["tool_use_id"] for b in kinds if b["type"] == "tool_result"] == open_calls
         open_calls = [b["id"] for b in kinds if b["type"] == "tool_use"]
     assert open_calls == []
+
+
+def test_calls_with_one_id_are_told_apart() -> None:
+    """Some models number their calls anew in each turn; each result stays with its call."""
+    healed = heal(
+        [
+            Message("user", "one"),
+            Message("assistant", [call("a")]),
+            Message("user", [{**result("a"), "content": "1"}]),
+            Message("assistant", [call("a"), call("a_2")]),
+            Message("user", [{**result("a_2"), "content": "3"}, {**result("a"), "content": "2"}]),
+        ]
+    )
+    assert [b["id"] for n in (1, 3) for b in healed[n].content] == ["a", "a_2", "a_2_2"]
+    told = [(b["tool_use_id"], b["content"]) for n in (2, 4) for b in healed[n].content]
+    assert told == [("a", "1"), ("a_2", "2"), ("a_2_2", "3")]
 
 
 def test_a_forced_tool_is_forced_once() -> None:
