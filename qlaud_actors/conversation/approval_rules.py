@@ -10,7 +10,8 @@ from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolCall, Toolset
 from qlaud_actors.tools.schema import refusal
 
 Approval: TypeAlias = Literal["never", "writes", "always"]
-"""Whom a turn asks before a call: nobody; a person before writes; a person before every tool."""
+"""Whom a turn asks before a call: nobody; a person before what changes something, whether or not a repetition
+would change it again; a person before every tool."""
 
 APPROVAL_SECONDS = 24 * 3600
 MAX_APPROVAL_SECONDS = 7 * 24 * 3600
@@ -59,7 +60,7 @@ def _to_ask(policy: Approval, call: ToolCall, toolset: Toolset) -> bool:
 
 
 def _concerns(policy: Approval, tool: Tool) -> bool:
-    return policy == "always" or tool.effect == "write"
+    return policy == "always" or tool.effect != "read"
 
 
 def inner_calls(name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:

@@ -301,6 +301,10 @@ SELECT id FROM threads h
 -- The messages before the first one that stays.
 DELETE FROM messages WHERE thread_id = $1 AND seq < $2 RETURNING 1;
 
+-- name: trim_compactions
+-- Summaries tell of what is removed; what is left is summarised anew when it has to be.
+DELETE FROM compactions WHERE thread_id = $1;
+
 -- name: trim_tool_calls
 -- Inputs and outputs of the turns that asked before it.
 UPDATE tool_calls SET input = '{}', output = NULL

@@ -82,5 +82,6 @@ async def _trim(pool: Pool, thread_id: uuid.UUID, first: int) -> None:
     async with pool.acquire() as connection, connection.transaction():
         if await connection.fetchval(QUERIES.lock_quiet_thread, thread_id) is not None:
             await connection.execute(QUERIES.trim_messages, thread_id, first)
+            await connection.execute(QUERIES.trim_compactions, thread_id)
             await connection.execute(QUERIES.trim_tool_calls, thread_id, first)
             await connection.execute(QUERIES.trim_turns, thread_id, first)

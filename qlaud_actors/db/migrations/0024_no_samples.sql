@@ -13,7 +13,7 @@ BEGIN
         ('stripe_meter_queue', 'end_user_id'), ('connections', 'end_user_id'), ('connections', 'settings'),
         ('connections', 'connected_as'), ('connections', 'vendor_account_id'), ('connect_links', 'end_user_id'),
         ('connect_links', 'settings'), ('keyed_calls', 'idempotency_key'), ('tool_results', 'content'),
-        ('artifacts', 'owner'), ('artifacts', 'name'), ('artifacts', 'content'),
+        ('compactions', 'summary'), ('artifacts', 'owner'), ('artifacts', 'name'), ('artifacts', 'content'),
         ('deletions', 'end_user_id')) AS places(table_name, column_name)
     LOOP
         EXECUTE format('ALTER TABLE %I ALTER COLUMN %I SET STATISTICS 0', place.table_name, place.column_name);
