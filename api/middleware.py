@@ -33,7 +33,10 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds: not logged."""
 
 PUBLIC_PATHS = PROBES.union(
-    ("/v1/catalog", "/v1/builtins", "/v1/billing/stripe/webhook", "/v1/billing/topups/done")
+    (
+        *("/v1/catalog", "/v1/builtins", "/v1/mcp-catalog"),
+        *("/v1/billing/stripe/webhook", "/v1/billing/topups/done"),
+    )
 )
 """Need no key."""
 

@@ -47,10 +47,11 @@ from qlaud_actors.prices.follow import PriceFollower
 from qlaud_actors.providers.caller import Caller
 from qlaud_actors.providers.catalog import Catalog
 from qlaud_actors.providers.fallback import Fallback
+from qlaud_actors.rights.deletion import Deleter
 from qlaud_actors.search.find import Searcher
 from qlaud_actors.search.indexer import Indexer
 from qlaud_actors.search.opening import open_indexer, open_searcher
-from qlaud_actors.settings import Settings, SettingsError
+from qlaud_actors.settings import Settings
 from qlaud_actors.tools.builtins.caller import BuiltinCaller
 from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.vendor import VendorTools
@@ -133,6 +134,10 @@ class Services:
         """The same for jobs."""
         await self._enqueue(jobs.RunJob(str(job_id)) for job_id in job_ids)
 
+    async def wake_deletion(self, deletion_id: uuid.UUID) -> None:
+        """The same for the deletion of an end user."""
+        await self._enqueue([jobs.DeleteEndUser(str(deletion_id))])
+
     def job_runner(self) -> JobRunner:
         """The carrier of jobs for this process."""
         admission = self.relay.admission
@@ -143,6 +148,10 @@ class Services:
         settings = self.settings
         allow_private = settings.allow_private_webhooks
         return Courier(self.pool, self.webhooks, self.vault, allow_private, settings.retention_days)
+
+    def deleter(self) -> Deleter:
+        """The one who deletes end users in this process."""
+        return Deleter(self.pool, self.redis, self.publisher, self.wake, self.wake_deliveries)
 
     def runner(self) -> TurnRunner:
         """The carrier of turns for this process."""
@@ -170,7 +179,7 @@ class Services:
 @contextlib.asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open all, in order; close all, in reverse. Raises SettingsError when an address is missing."""
-    database_url, redis_url = _required(settings)
+    database_url, redis_url = settings.addresses()
     async with contextlib.AsyncExitStack() as stack:
         pool = _kept(stack, await open_pool(database_url, max_size=settings.database_pool_size))
         lease_pool = _kept(stack, await open_pool(database_url, min_size=0, max_size=1))
@@ -280,18 +289,3 @@ def _kept(stack: contextlib.AsyncExitStack, resource: C) -> C:
 def open_redis(url: str) -> Redis:
     """The process's client; answers are bytes."""
     return Redis.from_url(url, socket_connect_timeout=5, health_check_interval=15)
-
-
-def _required(settings: Settings) -> tuple[str, str]:
-    missing = [
-        f"{name} is not set: `qlaud up` starts everything on one machine, or name a server"
-        for name, value in (("DATABASE_URL", settings.database_url), ("REDIS_URL", settings.redis_url))
-        if value is None
-    ]
-    if settings.keyring is None:
-        missing.append("QLAUD_KEYRING is not set: it is made in the data directory by `qlaud up`")
-    if missing:
-        raise SettingsError("\n".join(missing))
-    assert settings.database_url is not None
-    assert settings.redis_url is not None
-    return settings.database_url, settings.redis_url

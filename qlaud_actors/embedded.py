@@ -36,6 +36,8 @@ POSTGRES_SETTINGS = {
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",
     "jit": "off",
+    "wal_recycle": "off",  # old log files are removed, so what was deleted does not live on in them
+    "log_error_verbosity": "terse",  # no values of rows in the log
     "timezone": "UTC",
     "log_timezone": "UTC",
 }

@@ -46,6 +46,15 @@ class RunJob:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteEndUser:
+    """Wake a worker for this deletion of an end user. A hint only, too."""
+
+    actor: ClassVar[str] = "delete_end_user"
+    queue: ClassVar[str] = "deletions"
+    deletion_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class IndexThread:
     """Wake a worker for the messages of this thread that search lacks. A hint only, too."""
 
@@ -54,9 +63,9 @@ class IndexThread:
     thread_id: str
 
 
-Job = RunTurn | RunJob | SendDelivery | IndexThread
+Job = RunTurn | RunJob | SendDelivery | IndexThread | DeleteEndUser
 
-QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue, IndexThread.queue)
+QUEUES = (RunTurn.queue, RunJob.queue, SendDelivery.queue, IndexThread.queue, DeleteEndUser.queue)
 
 
 class WaitingConsumer(Consumer):

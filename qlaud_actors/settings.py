@@ -80,6 +80,21 @@ class Settings:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The variables that catalogues read (`*_API_KEY`, `*_BASE_URL`, `QLAUD_OAUTH_*`), nothing else."""
 
+    def addresses(self) -> tuple[str, str]:
+        """Of Postgres and Redis. Raises SettingsError when one is missing, or the key ring."""
+        missing = [
+            f"{name} is not set: `qlaud up` starts everything on one machine, or name a server"
+            for name, value in (("DATABASE_URL", self.database_url), ("REDIS_URL", self.redis_url))
+            if value is None
+        ]
+        if self.keyring is None:
+            missing.append("QLAUD_KEYRING is not set: it is made in the data directory by `qlaud up`")
+        if missing:
+            raise SettingsError("\n".join(missing))
+        assert self.database_url is not None
+        assert self.redis_url is not None
+        return self.database_url, self.redis_url
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """Read and check all variables. Raises SettingsError that lists every malformed one."""

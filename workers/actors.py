@@ -11,7 +11,8 @@ import dramatiq
 from qlaud_actors.conversation.runner import TurnRunner
 from qlaud_actors.deferred.runner import JobRunner
 from qlaud_actors.deliveries.courier import Courier
-from qlaud_actors.jobs import IndexThread, Job, RunJob, RunTurn, SendDelivery
+from qlaud_actors.jobs import DeleteEndUser, IndexThread, Job, RunJob, RunTurn, SendDelivery
+from qlaud_actors.rights.deletion import Deleter
 from qlaud_actors.search.indexer import Indexer
 
 
@@ -23,7 +24,9 @@ class Actor:
     run: Callable[..., Coroutine[Any, Any, None]]
 
 
-def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, indexer: Indexer) -> list[Actor]:
+def actor_table(
+    runner: TurnRunner, job_runner: JobRunner, courier: Courier, indexer: Indexer, deleter: Deleter
+) -> list[Actor]:
     """Every background job and what it does."""
 
     async def run_turn(turn_id: str) -> None:
@@ -35,6 +38,9 @@ def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, ind
     async def send_delivery(delivery_id: str) -> None:
         await courier.start(uuid.UUID(delivery_id))
 
+    async def delete_end_user(deletion_id: str) -> None:
+        await deleter.start(uuid.UUID(deletion_id))
+
     async def index_thread(thread_id: str) -> None:
         del thread_id  # what is due is taken in its order, so that no thread waits behind a busy one
         await indexer.start()
@@ -43,6 +49,7 @@ def actor_table(runner: TurnRunner, job_runner: JobRunner, courier: Courier, ind
         Actor(RunTurn, run_turn),
         Actor(RunJob, run_job),
         Actor(SendDelivery, send_delivery),
+        Actor(DeleteEndUser, delete_end_user),
         Actor(IndexThread, index_thread),
     ]
 

@@ -14,6 +14,7 @@ from qlaud_actors.bootstrap import Services, open_services
 from qlaud_actors.carrier import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
 from qlaud_actors.log import get_logger
+from qlaud_actors.rights import retention
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools import kept
 from workers.actors import actor_table, declare
@@ -30,8 +31,10 @@ STOP_MS = 5_000
 SWEEP_SECONDS = 2.0
 HOLDS_SECONDS = 10.0
 DELIVERIES_SECONDS = 1.0
+DELETIONS_SECONDS = 1.0
 INDEX_SECONDS = 1.0
 TIDY_SECONDS = 60.0
+RETENTION_SECONDS = 300.0
 METRICS_SECONDS = 5.0
 
 
@@ -43,8 +46,9 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     async with open_services(settings) as services:
         runner = services.runner()
-        job_runner, courier, indexer = services.job_runner(), services.courier(), services.indexer()
-        declare(actor_table(runner, job_runner, courier, indexer), services.broker, loop)
+        job_runner, courier = services.job_runner(), services.courier()
+        indexer, deleter = services.indexer(), services.deleter()
+        declare(actor_table(runner, job_runner, courier, indexer, deleter), services.broker, loop)
         worker = Worker(services.broker, worker_timeout=WAIT_MS, worker_threads=THREADS)
         lease = settings.lease_seconds
         renew_seconds, sweep_seconds = lease * RENEW_EVERY, min(SWEEP_SECONDS, lease)
@@ -54,10 +58,13 @@ async def run(settings: Settings) -> None:
             every(sweep_seconds, runner.sweep),
             every(sweep_seconds, job_runner.sweep),
             every(DELIVERIES_SECONDS, courier.sweep),
+            every(DELETIONS_SECONDS, deleter.sweep),
             every(INDEX_SECONDS, indexer.sweep),
             every(min(HOLDS_SECONDS, lease), lambda: presence.release_abandoned(services.pool)),
             every(TIDY_SECONDS, job_runner.delete_old),
             every(TIDY_SECONDS, courier.delete_old),
+            every(TIDY_SECONDS, deleter.erase_hidden),
+            every(RETENTION_SECONDS, lambda: retention.enforce(services.pool)),
             every(TIDY_SECONDS, lambda: kept.delete_old(services.pool)),
             every(TIDY_SECONDS, lambda: services.vault.trail.forget(settings.vault_audit_days)),
             every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
@@ -71,7 +78,7 @@ async def run(settings: Settings) -> None:
             runner.carrier.draining = job_runner.carrier.draining = True
             await asyncio.to_thread(worker.stop, STOP_MS)
             await asyncio.gather(runner.carrier.drain(), job_runner.carrier.drain())
-            await courier.drain()
+            await asyncio.gather(courier.drain(), deleter.drain())
     logger.info("worker_stopped")
 
 

@@ -1,7 +1,7 @@
 """MCP servers: admins register, refresh and delete them; any key of the account sees them."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -11,10 +11,15 @@ from api.bodies import path_uuid, read_json, webhook_url
 from api.context import caller, services
 from api.middleware import require_admin
 from api.responses import json_response
+from qlaud_actors.bootstrap import Services
+from qlaud_actors.connectors.connection import ConnectRefused
+from qlaud_actors.connectors.hosted import HostedServer
+from qlaud_actors.connectors.request import RequestProblem
 from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools import mcp_store
+from qlaud_actors.tools.builtins.model import AuthMode
 from qlaud_actors.tools.mcp import refresh_server, register_server
 from qlaud_actors.tools.mcp_listing import Unusable
 from qlaud_actors.tools.model import Effect, McpServer, Tool
@@ -35,14 +40,16 @@ FORBIDDEN_HEADERS = {
 
 
 class ServerBody(msgspec.Struct):
-    """`POST /v1/mcp-servers`, the raw form. The catalogue's form has other fields; it is refused in words."""
+    """`POST /v1/mcp-servers`: a server by its URL, or by its slug in the catalogue."""
 
     name: str
     server_url: str | None = None
-    auth_headers: dict[str, str] = {}
+    auth_headers: dict[str, str] | None = None
+    catalog_slug: str | None = None
+    config: dict[str, str] | None = None
+    auth_mode: AuthMode = "tenant"
     timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=120_000)] = 30_000
     effect: Effect | None = None
-    catalog_slug: Any = None
 
 
 @routes.post("/v1/mcp-servers")
@@ -50,15 +57,7 @@ class ServerBody(msgspec.Struct):
 async def create_server(request: web.Request) -> web.Response:
     """Connect to a server and register its tools. The headers are not in this answer, nor in any other."""
     body, hub = await read_json(request, ServerBody), services(request)
-    server = McpServer(
-        id=new_uuid(),
-        name=_name(body.name),
-        url=_url(body, allow_private=hub.settings.allow_private_webhooks),
-        headers=Secret(msgspec.json.encode(_headers(body.auth_headers)).decode()),
-        timeout_ms=body.timeout_ms,
-        effect=body.effect,
-        has_auth_headers=bool(body.auth_headers),
-    )
+    server = _server(body, hub)
     made = await register_server(hub.pool, hub.vault, hub.mcp, caller(request).account_id, server)
     return json_response(listed_object(*made), status=201)
 
@@ -100,12 +99,60 @@ def _name(name: str) -> str:
     return name
 
 
-def _url(body: ServerBody, *, allow_private: bool) -> str:
-    if body.catalog_slug is not None:
-        raise InvalidRequest("`catalog_slug` is not offered yet: give the server's `server_url`.")
-    if body.server_url is None:
-        raise InvalidRequest("`server_url` is missing.")
-    return webhook_url("server_url", body.server_url, allow_private=allow_private)
+def _server(body: ServerBody, hub: Services) -> McpServer:
+    entry = None if body.catalog_slug is None else _entry(body, hub)
+    if entry is None:
+        if body.config is not None or body.auth_mode != "tenant":
+            raise InvalidRequest("`config` and `auth_mode` belong to a `catalog_slug`.")
+        if body.server_url is None:
+            raise InvalidRequest("`server_url` or `catalog_slug` is missing.")
+        headers, url = _headers(body.auth_headers or {}), body.server_url
+    else:
+        headers, url = _configured(entry, body, hub), hub.connectors.hosted.url(entry)
+    return McpServer(
+        id=new_uuid(),
+        name=_name(body.name),
+        url=webhook_url("server_url", url, allow_private=hub.settings.allow_private_webhooks),
+        headers=Secret(msgspec.json.encode(headers).decode()),
+        timeout_ms=body.timeout_ms,
+        effect=body.effect,
+        has_auth_headers=bool(headers),
+        catalog_slug=body.catalog_slug,
+    )
+
+
+def _entry(body: ServerBody, hub: Services) -> HostedServer:
+    """The catalogue's entry that is named. Raises InvalidRequest."""
+    slug = body.catalog_slug or ""
+    if body.server_url is not None or body.auth_headers is not None:
+        raise InvalidRequest("`catalog_slug` excludes `server_url` and `auth_headers`.")
+    entry = hub.connectors.hosted.find(slug)
+    if entry is not None:
+        return entry
+    if slug in hub.connectors.connectors:
+        raise InvalidRequest(
+            f"{slug} needs no registration: its tools are connected with `POST /v1/connections`, tool"
+            f" `qlaud-mcp/{slug}`."
+        )
+    raise InvalidRequest("`catalog_slug` is not in the catalogue: see `GET /v1/mcp-catalog`.")
+
+
+def _configured(entry: HostedServer, body: ServerBody, hub: Services) -> dict[str, str]:
+    """The headers of a registration from the catalogue. Raises InvalidRequest."""
+    if body.auth_mode == "per_user":
+        instead = "register it with the account's own `config`"
+        if entry.slug in hub.connectors.connectors:
+            instead = f"let end users connect `qlaud-mcp/{entry.slug}`, which needs no registration"
+        raise InvalidRequest(f"`auth_mode: per_user` is not offered for hosted MCP servers: {instead}.")
+    if body.config is None:
+        raise InvalidRequest("`config` is missing: `GET /v1/mcp-catalog` has its schema.")
+    try:
+        return entry.headers(body.config)
+    except ConnectRefused as refused:
+        where = f"`config.{refused.field}`" if refused.field else "`config`"
+        raise InvalidRequest(f"{where}: {refused.words}") from None
+    except RequestProblem as problem:
+        raise InvalidRequest(f"`config`: {problem}") from None
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
@@ -136,6 +183,7 @@ def server_object(server: McpServer, *, whole_url: bool) -> dict[str, object]:
         "server_url": url,
         "timeout_ms": server.timeout_ms,
         "effect": server.effect,
+        "catalog_slug": server.catalog_slug,
         "tools_cached": server.tools_cached,
         "tools_cache_at": server.tools_cache_at_ms,
         "has_auth_headers": server.has_auth_headers,

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
+from qlaud_actors.connectors.hosted import HostedServers
 from qlaud_actors.connectors.model import Auth, Connector
 from qlaud_actors.connectors.oauth_apps import OAuthApp, OAuthAppError, read_apps
 from qlaud_actors.log import get_logger
@@ -25,6 +26,8 @@ class ConnectorCatalog:
     """Addresses that stand in for vendors'."""
     apps: Mapping[str, OAuthApp] = field(default_factory=dict)
     """Applications to sign in with."""
+    hosted: HostedServers = field(default_factory=lambda: HostedServers({}, {}))
+    """Vendors' own MCP servers."""
 
     @classmethod
     def load(
@@ -46,7 +49,8 @@ class ConnectorCatalog:
             logger.info("connector_file", file=str(path))
         everything = {**connectors, **own}
         ordered = {slug: everything[slug] for slug in sorted(everything)}
-        return cls(ordered, _overrides(environ, ordered), _apps(environ, ordered))
+        hosted = HostedServers.load(environ)
+        return cls(ordered, _overrides(environ, ordered), _apps(environ, ordered), hosted)
 
     def find(self, slug: str) -> Connector | None:
         """The connector of this slug."""

@@ -30,6 +30,8 @@ from qlaud_actors.log import get_logger
 
 __all__ = ["ConnectRefused", "Connection", "Connections", "Owner", "SendFailed", "Sender", "Verified"]
 
+DELETED = "End users were deleted while the vendor was asked, so nothing was saved. Try again."
+
 logger = get_logger(__name__)
 
 
@@ -59,9 +61,17 @@ class Connections:
         values: Mapping[str, str],
         access_expires_at: datetime | None = None,
     ) -> Connection:
-        """Verify and save; the owner's older connection to this vendor ends. Raises ConnectRefused."""
+        """Verify and save; the owner's older connection to this vendor ends. Raises ConnectRefused.
+
+        An end user who was deleted while the vendor was asked does not come back by this.
+        """
+        began = await self._pool.fetchval(QUERIES.clock)
         verified = await self.verify(owner, connector, scheme, values, access_expires_at)
         async with self._pool.acquire() as connection, connection.transaction():
+            if owner.end_user_id is not None:
+                whose = owner.account_id, owner.end_user_id
+                if await connection.fetchval(QUERIES.deleted_since, *whose, began):
+                    raise ConnectRefused(None, DELETED)
             return await self.save(connection, verified)
 
     async def verify(
@@ -90,6 +100,10 @@ class Connections:
     async def disconnect(self, owner: Owner, connector: str) -> bool:
         """End exactly this owner's connection and forget its secrets; False when there is none."""
         return await connection_store.end(self._pool, owner, connector)
+
+    async def is_living(self, connection: Connection) -> bool:
+        """Whether it may still be used: nobody has ended it, and its vendor still takes it."""
+        return bool(await self._pool.fetchval(QUERIES.is_connected, connection.id))
 
     async def touch(self, connection: Connection) -> None:
         """Note that a connection is used. Only a note: a database that is away does not fail the call."""

@@ -151,8 +151,10 @@ class Executor:
 
     async def _attempts(self, run: _Run) -> Result:
         """Try until a verdict stands, attempts are spent, or the time is. Raises CredentialDead."""
-        number = 1
+        number, verdict = 1, None
         while True:
+            if not await self._living(run, first=verdict is None):
+                return verdict.result if verdict and not verdict.dead else _ended(run.connector)
             verdict = await self._attempt(run, number)
             if verdict.dead and not run.renewed:
                 if (failed := await self._renew(run)) is not None:
@@ -167,6 +169,15 @@ class Executor:
                 return verdict.result
             await self._sleep(pause)
             number += 1
+
+    async def _living(self, run: _Run, *, first: bool) -> bool:
+        """Whether the connection is still there, asked right before its credential is sent."""
+        try:
+            return await self._connections.is_living(run.connection)
+        except ConnectionLost:
+            if first:
+                raise
+            return False  # nobody knows, and what the attempt before came to must be told
 
     async def _renew(self, run: _Run) -> Result | None:
         """Another credential for the run, once; a result when there is none this time."""
@@ -259,6 +270,10 @@ def broken(connector: Connector, action: Action, failed: SendFailed) -> Verdict:
     unsure = action.effect != "read"
     retry = action.effect != "write" and not failed.permanent
     return Verdict(Result(words, "unavailable", unsure=unsure), retry)
+
+
+def _ended(connector: Connector) -> Result:
+    return Result(f"The call was not made: the connection to {connector.name} has just ended.", NOT_CONNECTED)
 
 
 def _expired(connector: Connector) -> Result:

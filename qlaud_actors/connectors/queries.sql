@@ -64,6 +64,10 @@ SELECT c.*, c.access_expires_at < now() + interval '60 seconds' AS stale,
    AND ($3::text IS NULL OR c.connector = $3) AND c.status <> 'disconnected'
  ORDER BY c.connector, c.end_user_id NULLS LAST;
 
+-- name: is_connected
+-- Whether a connection may still be used.
+SELECT status = 'connected' FROM connections WHERE id = $1;
+
 -- name: connection_secrets
 -- The sealed secrets of a connection.
 SELECT field, sealed FROM connection_secrets WHERE connection_id = $1 ORDER BY field;
@@ -71,6 +75,15 @@ SELECT field, sealed FROM connection_secrets WHERE connection_id = $1 ORDER BY f
 -- name: lock_owner
 -- Until this transaction ends nobody else replaces the connection of this owner.
 SELECT pg_advisory_xact_lock(hashtextextended($1::text, 14));
+
+-- name: clock
+-- The database's time.
+SELECT now();
+
+-- name: deleted_since
+-- Whether this end user is being deleted, or somebody of the account was since a moment: of whom is not kept.
+SELECT EXISTS (SELECT FROM deletions
+                WHERE account_id = $1 AND (end_user_id = $2 OR completed_at >= $3));
 
 -- name: end_connection
 -- End the living connection of exactly this owner and forget its secrets.

@@ -19,6 +19,12 @@ MAX_ENTRIES = 50_000
 AFTER_LOSS = 1_000_000
 """A new owner that finds no log begins this far on: beyond whatever a client may have seen."""
 
+NO_MORE = 2**40
+"""Later than any epoch: nobody writes to this log."""
+
+FORGOTTEN_SECONDS = 24 * 3600
+FORGOTTEN_AT_ONCE = 500
+
 APPEND = files("qlaud_actors.conversation").joinpath("append.lua").read_text()
 TAKE = files("qlaud_actors.conversation").joinpath("take_log.lua").read_text()
 
@@ -97,3 +103,13 @@ class Appender:
                 arguments += (entry.seq, entry.data)
             pipe.evalsha(sha, 2, log_key(turn_id), epoch_key(turn_id), *arguments)
         return list(await pipe.execute(raise_on_error=False))
+
+
+async def forget(redis: Redis, turn_ids: Sequence[uuid.UUID]) -> None:
+    """Remove the logs of turns for good: whoever still has events of one is refused, as an older owner is."""
+    for first in range(0, len(turn_ids), FORGOTTEN_AT_ONCE):
+        pipe: Pipeline = redis.pipeline(transaction=False)
+        for turn_id in turn_ids[first : first + FORGOTTEN_AT_ONCE]:
+            pipe.set(epoch_key(turn_id), NO_MORE, ex=FORGOTTEN_SECONDS)
+            pipe.unlink(log_key(turn_id))
+        await pipe.execute()

@@ -1,8 +1,9 @@
 -- name: insert_thread
--- A new, empty thread.
+-- A new, empty thread, unless its key was revoked meanwhile.
 INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
                      default_mode, default_model, approval, compaction, compaction_threshold, compaction_model)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+SELECT $1, $2, k.id, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
+  FROM (SELECT id FROM keys WHERE id = $3 AND revoked_at IS NULL FOR KEY SHARE) k
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
 

@@ -15,7 +15,7 @@ from qlaud_actors.conversation.mailbox import Finished
 from qlaud_actors.conversation.model import StoredMessage, Thread
 from qlaud_actors.conversation.store import QUERIES, thread_from
 from qlaud_actors.db.pool import Pool, Rows
-from qlaud_actors.errors import NotFound, ScopeMissing
+from qlaud_actors.errors import InvalidKey, NotFound, ScopeMissing
 from qlaud_actors.ids import new_uuid
 
 PLACEHOLDER_TITLE = "New chat"
@@ -83,7 +83,10 @@ def sees_account(viewer: Viewer) -> bool:
 
 
 async def create(rows: Rows, viewer: Viewer, new: NewThread) -> Thread:
-    """A new, empty thread. A key bound to an end user makes threads of that end user only."""
+    """A new, empty thread. A key bound to an end user makes threads of that end user only.
+
+    Raises ScopeMissing, InvalidKey (the key was revoked meanwhile).
+    """
     end_user_id = new.end_user_id or viewer.end_user_id
     if viewer.end_user_id is not None and end_user_id != viewer.end_user_id:
         raise ScopeMissing("This key is bound to another end user.")
@@ -104,7 +107,8 @@ async def create(rows: Rows, viewer: Viewer, new: NewThread) -> Thread:
         new.compaction_threshold,
         new.compaction_model,
     )
-    assert row is not None
+    if row is None:
+        raise InvalidKey
     return thread_from(row)
 
 

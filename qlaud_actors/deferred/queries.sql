@@ -1,10 +1,11 @@
 -- name: insert_job
--- A queued job, if its key has not too many. Unique on (key, idempotency key).
+-- A queued job, if its key is alive and has not too many. Unique on (key, idempotency key).
 INSERT INTO jobs (id, account_id, key_id, endpoint, body, headers, webhook_url, request_id,
                   idempotency_key, fingerprint, body_bytes)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::integer
   FROM (SELECT count(*) AS jobs, COALESCE(sum(body_bytes), 0) AS bytes
-          FROM jobs WHERE key_id = $3 AND status IN ('queued', 'running')) AS unfinished
+          FROM jobs WHERE key_id = $3 AND status IN ('queued', 'running')) AS unfinished,
+       (SELECT FROM keys WHERE id = $3 AND revoked_at IS NULL FOR KEY SHARE) AS alive
  WHERE unfinished.jobs < $12 AND unfinished.bytes + $11::integer <= $13
 RETURNING id;
 

@@ -30,6 +30,7 @@ from qlaud_actors.errors import (
     SpendCapReached,
 )
 from qlaud_actors.ids import new_uuid
+from qlaud_actors.keys import lifecycle
 
 QUERIES = load_queries("qlaud_actors.deferred")
 
@@ -66,7 +67,7 @@ class Ended:
 async def accept(pool: Pool, new: NewJob) -> uuid.UUID:
     """Put a job into the queue, once per idempotency key; the id of the job that answers the request.
 
-    Raises IdempotencyConflict, RateLimited (too many of this key).
+    Raises IdempotencyConflict, RateLimited (too many of this key), InvalidKey (it was revoked meanwhile).
     """
     if first := await first_use(pool, new):
         return first
@@ -87,6 +88,7 @@ async def accept(pool: Pool, new: NewJob) -> uuid.UUID:
             return first
         raise
     if made is None:
+        await lifecycle.require_alive(pool, new.account_id, new.key_id)
         raise RateLimited(
             f"A key may have {MAX_UNFINISHED} unfinished jobs, {MAX_UNFINISHED_BYTES // 2**20} MiB in all; "
             "wait for some to end."

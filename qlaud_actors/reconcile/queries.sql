@@ -99,12 +99,13 @@ SELECT t.account_id, 'turn ' || t.id AS what, t.cost_nanos AS found, COALESCE(u.
  WHERE $1::uuid IS NULL OR t.account_id = $1;
 
 -- name: step_costs
--- The same of each step; a row of a turn must have its step.
+-- The same of each step; a row of a turn must have its step, while there is the turn: a deletion leaves the usage.
 SELECT COALESCE(t.account_id, u.account_id) AS account_id,
        'step ' || COALESCE(s.number, u.step, 0) || ' of turn ' || COALESCE(s.turn_id, u.turn_id) AS what,
        s.cost_nanos AS found, COALESCE(u.cost_nanos, 0) AS expected
   FROM steps s JOIN turns t ON t.id = s.turn_id
-  FULL JOIN (SELECT * FROM usage_events WHERE turn_id IS NOT NULL AND purpose IS NULL AND adjusts IS NULL) u
+  FULL JOIN (SELECT u.* FROM usage_events u JOIN turns t ON t.id = u.turn_id
+              WHERE u.purpose IS NULL AND u.adjusts IS NULL) u
        ON u.turn_id = s.turn_id AND u.step = s.number
  WHERE $1::uuid IS NULL OR COALESCE(t.account_id, u.account_id) = $1;
 

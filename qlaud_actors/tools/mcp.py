@@ -80,8 +80,9 @@ class McpCaller:
             return await self._client.list_tools(peer, min(server.timeout_ms / 1000, LIST_SECONDS))
         except McpFailed as error:
             if error.status in {401, 403}:
+                given = "auth_headers" if server.catalog_slug is None else "config"
                 raise InvalidRequest(
-                    f"The MCP server refused us with status {error.status}: check `auth_headers`."
+                    f"The MCP server refused us with status {error.status}: check `{given}`."
                 ) from None
             raise McpServerFailed(f"The MCP server's tools could not be listed: {error}.") from None
 

@@ -37,6 +37,7 @@ async def insert_server(
             server.timeout_ms,
             server.effect,
             MAX_SERVERS,
+            server.catalog_slug,
         )
         if made is None:
             await check_room(connection, account_id, server.name)
@@ -132,6 +133,7 @@ def server_from(row: Record, vault: Vault) -> McpServer:
         timeout_ms=row["server_timeout_ms"],
         effect=row["server_effect"],
         has_auth_headers=row["auth_headers"] != b"",
+        catalog_slug=row["catalog_slug"],
         tools_cached=row.get("tools_cached", 0),
         tools_cache_at_ms=row.get("tools_cache_at_ms", 0),
         created_at_ms=row.get("server_created_at_ms", 0),

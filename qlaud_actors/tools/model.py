@@ -30,6 +30,8 @@ class McpServer:
     effect: Effect | None = None
     """Of all its tools; None: as their hints say."""
     has_auth_headers: bool = False
+    catalog_slug: str | None = None
+    """The catalogue's entry that it was registered from."""
     tools_cached: int = 0
     tools_cache_at_ms: int = 0
     created_at_ms: int = 0

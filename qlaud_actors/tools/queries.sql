@@ -11,7 +11,7 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms;
 -- given ids when there are any.
 SELECT t.*, (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
        s.name AS server_name, s.server_url, s.auth_headers, s.effect AS server_effect,
-       s.timeout_ms AS server_timeout_ms
+       s.timeout_ms AS server_timeout_ms, s.catalog_slug
   FROM tools t LEFT JOIN mcp_servers s ON s.id = t.mcp_server_id
  WHERE t.account_id = $1 AND t.revoked_at IS NULL AND ($2::text[] IS NULL OR t.id = ANY ($2))
  ORDER BY t.created_at, t.id;
@@ -28,8 +28,8 @@ SELECT metadata FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS
 
 -- name: insert_mcp_server
 -- Register an MCP server; nothing when the name is taken or the account has as many as it may.
-INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect)
-SELECT $1, $2, $3, $4, $5, $6, $7
+INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect, catalog_slug)
+SELECT $1, $2, $3, $4, $5, $6, $7, $9
  WHERE (SELECT count(*) FROM mcp_servers WHERE account_id = $2 AND revoked_at IS NULL) < $8
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
@@ -37,7 +37,7 @@ RETURNING id;
 -- name: mcp_servers
 -- The living MCP servers of an account, newest first; only the one of an id or a name when there is one.
 SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
-       s.effect AS server_effect, s.timeout_ms AS server_timeout_ms,
+       s.effect AS server_effect, s.timeout_ms AS server_timeout_ms, s.catalog_slug,
        (SELECT count(*) FROM tools t WHERE t.mcp_server_id = s.id AND t.revoked_at IS NULL) AS tools_cached,
        (extract(epoch FROM s.tools_cache_at) * 1000)::bigint AS tools_cache_at_ms,
        (extract(epoch FROM s.created_at) * 1000)::bigint AS server_created_at_ms
@@ -86,7 +86,8 @@ RETURNING id;
 -- name: begin_keyed_call
 -- The first call under a caller's key, or the first again when the one before is too old to count.
 INSERT INTO keyed_calls (key_id, thread_id, idempotency_key, fingerprint, call_id)
-VALUES ($1, $2, $3, $4, $5)
+SELECT k.id, $2, $3, $4, $5
+  FROM (SELECT id FROM keys WHERE id = $1 AND revoked_at IS NULL FOR KEY SHARE) k
 ON CONFLICT (key_id, thread_id, idempotency_key) DO UPDATE
    SET fingerprint = EXCLUDED.fingerprint, call_id = EXCLUDED.call_id,
        output = NULL, is_error = NULL, status = NULL, started_at = now(), finished_at = NULL
@@ -118,7 +119,8 @@ DELETE FROM keyed_calls
 -- name: keep_result
 -- A result that was larger than what is shown; the same call's again replaces it.
 INSERT INTO tool_results (id, key_id, thread_id, content, expires_at)
-VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))
+SELECT $1, k.id, $3, $4, now() + make_interval(secs => $5)
+  FROM (SELECT id FROM keys WHERE id = $2 AND revoked_at IS NULL FOR KEY SHARE) k
 ON CONFLICT (id) DO UPDATE
    SET key_id = EXCLUDED.key_id, thread_id = EXCLUDED.thread_id, content = EXCLUDED.content, expires_at = EXCLUDED.expires_at;
 

@@ -21,8 +21,9 @@ NAMED = 0.2
 MOOD = 0.03
 """More for what reads where the intent asks, for what changes where it orders; less the other way about."""
 
-CONNECTED = 0.04
-"""More for a connected vendor: it decides between equals, and yields to a better match."""
+READY = 0.08
+"""More for what can be called at once, a connected vendor's or the account's own: it decides between equals,
+and yields to a better match."""
 
 UNLIKE = 0.3
 """What shares no word with the intent must be as near as this in meaning."""
@@ -131,8 +132,8 @@ def _prior(
     prior = MOOD * intent.asks * (1 if document.effect == "read" else -1)
     if document.connector in named:
         prior += NAMED
-    if state and state.status == "connected":
-        prior += CONNECTED
+    if state is None or state.status == "connected":
+        prior += READY
     return prior
 
 

@@ -1,9 +1,12 @@
 """Looks for a credential in whatever a run left behind, in the spellings that text takes on its way."""
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from urllib.parse import quote
+
+from qlaud_actors.db.pool import Connection
 
 
 def spellings(credential: str) -> Iterator[tuple[str, bytes]]:
@@ -25,3 +28,14 @@ def leaks(credential: str, places: dict[str, bytes]) -> list[str]:
     return [
         f"{place}: {name}" for place, content in places.items() for name, text in wanted if text in content
     ]
+
+
+async def tables(connection: Connection) -> dict[str, bytes]:
+    """Every table of a database as text, as a dump has it."""
+    found = {}
+    rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    for (name,) in rows:
+        text = io.BytesIO()
+        await connection.copy_from_table(name, output=text)
+        found[f"table {name}"] = text.getvalue()
+    return found

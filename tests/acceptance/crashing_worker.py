@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from qlaud_actors.connectors import sending, sign_in
 from qlaud_actors.conversation import approvals, call_journal, journal, log, mailbox, summaries
 from qlaud_actors.deferred import queue
 from qlaud_actors.deliveries import courier
@@ -32,6 +33,8 @@ PLACES = {
     "admit": (admission.Admission, "admit"),
     "settle_call": (admission.Ticket, "settle"),
     "end_job": (queue, "end"),
+    "send": (sending.VendorSender, "send"),
+    "refresh": (sign_in.SignIn, "refresh"),
     "attempt": (courier.Courier, "_attempt"),
 }
 

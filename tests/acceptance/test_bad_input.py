@@ -26,6 +26,7 @@ NOTHING_TO_SEND = {
     ("GET", "/v1/keys"),
     ("GET", "/v1/tools"),
     ("GET", "/v1/builtins"),
+    ("GET", "/v1/mcp-catalog"),
     ("DELETE", "/v1/threads/empty"),
     ("GET", "/v1/catalog"),
     ("GET", "/v1/models"),
@@ -39,6 +40,8 @@ THREADS, THREAD = "/v1/threads", "/v1/threads/{thread_id}"
 BRANCHES, COPY = THREAD + "/branches", THREAD + "/copy"
 IMPORT = "/v1/threads/import"
 THREAD_EXPORT, USER_EXPORT = THREAD + "/export", "/v1/end-users/{end_user_id}/export"
+RETENTION, THREAD_RETENTION = "/v1/retention", THREAD + "/retention"
+USER, DELETION = "/v1/end-users/{end_user_id}", "/v1/deletions/{deletion_id}"
 SEND, RESULT = f"{THREAD}/messages", f"{THREAD}/tool-results/{{tool_use_id}}"
 APPROVALS, APPROVE = f"{THREAD}/approvals", f"{THREAD}/approvals/{{tool_use_id}}"
 TURN, CANCEL, STREAM = (f"{THREAD}/turns/{{turn_id}}{end}" for end in ("", "/cancel", "/stream"))
@@ -104,7 +107,7 @@ def malformed() -> list[Row]:
             *(THREADS, SEND, RESULT, KEYS, TOOLS, SEARCH, SCHEMAS, EXECUTE, CONNECTIONS, HOOKS, JOBS),
             *(SERVERS, "/mcp", APPROVE),
         )
-    ] + [("PATCH", THREAD), ("PATCH", KEY)]
+    ] + [("PATCH", THREAD), ("PATCH", KEY), ("PUT", RETENTION), ("PUT", THREAD_RETENTION)]
     return [Row(status, method, route, raw) for method, route in takers for status, raw in bodies]
 
 
@@ -233,6 +236,24 @@ def exports() -> list[Row]:
         Row(400, "GET", USER_EXPORT, query="?after=x", ids={"end_user_id": "ada"}),
         *(Row(400, "GET", USER_EXPORT, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
         Row(403, "GET", USER_EXPORT, ids={"end_user_id": "ada"}, key="user"),
+        *(Row(400, "DELETE", USER, ids={"end_user_id": bad}) for bad in ("x" * 513, "%00")),
+        Row(403, "DELETE", USER, ids={"end_user_id": "ada"}, key="user"),
+        *(Row(404, "GET", DELETION, ids={"deletion_id": bad}) for bad in (str(new_uuid()), "x")),
+        Row(403, "GET", DELETION, ids={"deletion_id": str(new_uuid())}, key="user"),
+        *(
+            Row(400, method, route, body)
+            for body in ({"ttl_days": 0}, {"ttl_days": "5"}, {"keep_latest_messages": -1}, {"days": 1}, [])
+            for method, route in (
+                ("PUT", RETENTION),
+                ("POST", RETENTION + "/preview"),
+                ("PUT", THREAD_RETENTION),
+            )
+        ),
+        Row(403, "GET", RETENTION, key="user"),
+        Row(403, "PUT", RETENTION, {}, key="user"),
+        Row(403, "POST", RETENTION + "/preview", {}, key="user"),
+        Row(403, "PUT", THREAD_RETENTION, {}, key="user"),
+        *(Row(404, "PUT", THREAD_RETENTION, {}, ids={"thread_id": name}) for name in ("{foreign}", "x")),
     ]
 
 
@@ -788,6 +809,24 @@ def jobs() -> list[Row]:
     ]
 
 
+def from_catalogue() -> list[dict[str, Any]]:
+    """What is wrong with registrations of MCP servers that name an entry of the catalogue."""
+    key = {"api_key": "lin_api_" + "x" * 40}
+    linear = {"catalog_slug": "linear", "config": key}
+    return [
+        *({"catalog_slug": slug} for slug in ("", "nobody", "LINEAR", "notion", "mcp-linear", 5)),
+        *({"catalog_slug": "linear", "config": config} for config in (None, {}, [], {"api_key": 5})),
+        *({"catalog_slug": "linear", "config": {"api_key": value}} for value in ("", "x", "é" * 50, "a\nb")),
+        {"catalog_slug": "linear", "config": {**key, "more": "x"}},
+        {**linear, "auth_mode": "nobody"},
+        {**linear, "auth_mode": "per_user"},
+        {**linear, "auth_headers": {"x": "y"}},
+        {**linear, "server_url": "https://mcp.example/x"},
+        {"server_url": "https://mcp.example/x", "config": key},
+        {"server_url": "https://mcp.example/x", "auth_mode": "per_user"},
+    ]
+
+
 def mcp_servers() -> list[Row]:
     """MCP servers: their names, addresses and headers, and what is not one's own."""
     right = {"name": "crm", "server_url": "https://mcp.example/x"}
@@ -828,7 +867,7 @@ def mcp_servers() -> list[Row]:
         *(Row(400, "POST", "/mcp", message) for message in messages),
         *(Row(400, "POST", SERVERS, {**right, **fields}) for fields in bad),
         Row(400, "POST", SERVERS, {"name": "crm"}),
-        Row(400, "POST", SERVERS, {"name": "crm", "catalog_slug": "linear", "config": {}}),
+        *(Row(400, "POST", SERVERS, {"name": "crm", **fields}) for fields in from_catalogue()),
         Row(403, "POST", SERVERS, right, key="user"),
         Row(502, "POST", SERVERS, {**right, "server_url": "https://nobody.invalid/mcp"}),
         *(

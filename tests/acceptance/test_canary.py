@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import io
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +14,7 @@ import aiohttp
 import msgspec
 import pytest
 import redis.asyncio as redis
-from canary import leaks
+from canary import leaks, tables
 from cluster import Api
 from fakes.vendors.conversations import CONVERSATIONS, LINK, Conversation, calling
 from fakes.vendors.github import GitHub
@@ -134,7 +133,7 @@ async def test_no_credential_is_left_anywhere(start_stack: Callable[..., Any], v
         listed = await user.post("/v1/connections", {"action": "list"})
         places["connections"] = json.dumps(listed).encode()
         places["what the model got"] = msgspec.json.encode(scripted.requests())
-        places |= await tables(stack.data_dir)
+        places |= await dumped(stack.data_dir)
         places |= await redis_keys(stack.data_dir)
         await asyncio.to_thread(stack.stop)
         places["output"] = stack.output.read_bytes()
@@ -199,19 +198,13 @@ async def signed_in(run: Run, github: GitHub) -> None:
     assert len(github.made) == 1
 
 
-async def tables(data_dir: Path) -> dict[str, bytes]:
-    """Every table of the stack's database as text, as a dump has it."""
-    found = {}
+async def dumped(data_dir: Path) -> dict[str, bytes]:
+    """The stack's tables."""
     connection = await connect(_address(data_dir, "database_url"))
     try:
-        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        for (name,) in rows:
-            text = io.BytesIO()
-            await connection.copy_from_table(name, output=text)
-            found[f"table {name}"] = text.getvalue()
+        return await tables(connection)
     finally:
         await connection.close()
-    return found
 
 
 async def redis_keys(data_dir: Path) -> dict[str, bytes]:

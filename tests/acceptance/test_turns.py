@@ -130,7 +130,7 @@ async def test_a_thread_speaks_to_models_of_both_wires(cluster: Cluster) -> None
 
 async def test_dynamic_mode_finds_and_runs_a_tool(cluster: Cluster) -> None:
     """Without `tools` the model has the four meta-tools and reaches the webhook through them."""
-    await cluster.webhook_tool("crm/find_customer")
+    await cluster.webhook_tool("crm/find_customer", description="Finds a customer by name.")
     user, _ = await cluster.key()
     thread = (await user.post("/v1/threads", {"end_user_id": "u1"}))["id"]
     content = script(

@@ -192,3 +192,30 @@ async def test_a_vendors_name_that_leads_inside_is_not_followed(pool: Pool, vaul
         sender = VendorSender(session, session, allow_private=False)
         with pytest.raises(ConnectRefused, match="not a public address"):
             await Connections(pool, vault, catalog, sender).connect(ALICE, "acme", 0, {"token": KEY})
+
+
+@pytest.mark.parametrize("ended", ["disconnected", "replaced"])
+async def test_nothing_is_sent_with_a_credential_that_was_given_back(bench: Bench, ended: str) -> None:
+    """Neither by calls that wait for their turn, nor by the next attempt of one that was under way."""
+    await bench.connect()
+    inside, full, release = 0, asyncio.Event(), asyncio.Event()
+
+    async def busy(_: web.Request) -> web.StreamResponse:
+        nonlocal inside
+        inside += 1
+        if inside == PARALLEL:
+            full.set()
+        await release.wait()
+        return web.json_response({"error": "slow"}, status=429)
+
+    bench.acme.answers = [busy]
+    running = [asyncio.create_task(bench.run("get_item", call_id=f"call_{i}")) for i in range(9)]
+    await full.wait()
+    if ended == "disconnected":
+        assert await bench.connections.disconnect(ALICE, "acme")
+    else:
+        await bench.connect(ALICE, OTHER_KEY)
+    release.set()
+    codes = sorted([str((await task).code) for task in running])
+    assert codes == ["not_connected"] * (9 - PARALLEL) + ["rate_limited"] * PARALLEL
+    assert len(bench.acme.asked) == PARALLEL

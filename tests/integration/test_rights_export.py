@@ -31,14 +31,14 @@ async def with_turn(pool: Pool, thread_id: str) -> None:
     await pool.execute(
         "INSERT INTO turns (id, thread_id, account_id, key_id, number, request, content, request_id,"
         " fingerprint, status)"
-        " SELECT $1, id, account_id, key_id, 1, '{\"model\":\"m\"}', '\"x\"', 'r', '\\x00',"
+        " SELECT $1, id, account_id, key_id, 1, '{\"model\":\"m\",\"max_tokens\":9}', '\"x\"', 'r', '\\x00',"
         " 'completed' FROM threads WHERE id = $2",
         *(turn, found),
     )
     await pool.execute(
         "INSERT INTO tool_calls (id, turn_id, step, tool_use_id, name, input, effect, kind, state, epoch,"
         " output)"
-        " VALUES ('c1', $1, 1, 't1', 'x', '{}', 'read', 'webhook', 'done', 1, '42')",
+        " VALUES ('c-' || $1::uuid, $1::uuid, 1, 't1', 'x', '{}', 'read', 'webhook', 'done', 1, '42')",
         turn,
     )
     await pool.execute(

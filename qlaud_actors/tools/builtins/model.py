@@ -4,6 +4,7 @@ A built-in is an action of a connector with a form of its own, or it names the c
 classes are the file format; unknown fields are refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -106,11 +107,15 @@ class Offer:
     @property
     def config_schema(self) -> dict[str, Any]:
         """The JSON Schema of the configuration; secret fields have the format `password`."""
-        fields = (*self.credential, *self.builtin.config)
-        schema: dict[str, Any] = {"type": "object", "properties": {f.name: _field_schema(f) for f in fields}}
-        if required := [f.name for f in fields if not f.optional and f.default is None]:
-            schema["required"] = required
-        return {**schema, "additionalProperties": False}
+        return config_schema((*self.credential, *self.builtin.config))
+
+
+def config_schema(fields: Sequence[Field]) -> dict[str, Any]:
+    """The JSON Schema of what is given in these fields; secret ones have the format `password`."""
+    schema: dict[str, Any] = {"type": "object", "properties": {f.name: _field_schema(f) for f in fields}}
+    if required := [f.name for f in fields if not f.optional and f.default is None]:
+        schema["required"] = required
+    return {**schema, "additionalProperties": False}
 
 
 def _field_schema(field: Field) -> dict[str, Any]:

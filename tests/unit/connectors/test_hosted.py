@@ -1,0 +1,77 @@
+"""Files of hosted MCP servers: each is usable, and what is wrong with one is said."""
+
+import base64
+
+import pytest
+
+from qlaud_actors.connectors.catalog_files import ConnectorFileError
+from qlaud_actors.connectors.connection import ConnectRefused
+from qlaud_actors.connectors.hosted import HostedServer, HostedServers, parse
+from qlaud_actors.outbound.guard import check_url
+
+HOSTED = HostedServers.load({})
+FILE = """
+slug = "acme"
+name = "Acme"
+category = "developer"
+description = "Acme's own server."
+server_url = "https://mcp.acme.example/mcp"
+docs_url = "https://acme.example/docs"
+source = "https://acme.example/docs"
+
+[auth]
+scheme = "bearer"
+label = "Token"
+headers = { Authorization = "Bearer {token}" }
+
+[[auth.fields]]
+name = "token"
+label = "Token"
+secret = true
+help = "In the settings."
+"""
+
+
+@pytest.mark.parametrize("entry", HOSTED.entries.values(), ids=HOSTED.entries.keys())
+def test_every_packaged_server_is_public_and_has_a_secret(entry: HostedServer) -> None:
+    """Its address passes the guard, and something of what is given is a secret that is needed."""
+    check_url(entry.server_url, allow_private=False)
+    assert any(field.secret and not field.optional for field in entry.auth.fields)
+
+
+def test_a_configuration_becomes_headers() -> None:
+    """By the template of the entry: bearer, basic, and a second header."""
+    atlassian = HOSTED.entries["atlassian"].headers({"email": "a@b.example", "api_token": "t0ken"})
+    assert atlassian == {"authorization": "Basic " + base64.b64encode(b"a@b.example:t0ken").decode()}
+    axiom = HOSTED.entries["axiom"].headers({"token": "t", "organization": "acme-1"})
+    assert axiom == {"authorization": "Bearer t", "x-axiom-org-id": "acme-1"}
+    with pytest.raises(ConnectRefused):
+        HOSTED.entries["axiom"].headers({"token": "t"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('slug = "acme"', 'slug = "other"'),
+        ("https://mcp.acme", "http://mcp.acme"),
+        ("Bearer {token}", "Bearer {key}"),
+        ("Bearer {token}", "Bearer x"),
+        ("secret = true", "secrets = true"),
+        ('headers = { Authorization = "Bearer {token}" }', 'query = { key = "{token}" }'),
+    ],
+)
+def test_what_is_wrong_with_a_file_names_the_file(old: str, new: str) -> None:
+    """A wrong slug, http, a placeholder without field, an unused or unknown field, a key in the URL."""
+    assert parse("acme.toml", FILE).slug == "acme"
+    with pytest.raises(ConnectorFileError, match=r"^acme\.toml"):
+        parse("acme.toml", FILE.replace(old, new))
+
+
+def test_another_address_is_for_a_server_that_exists() -> None:
+    """`QLAUD_MCP_BASE_URL_<SLUG>` names an entry, and an http or https URL."""
+    loaded = HostedServers.load({"QLAUD_MCP_BASE_URL_ACME": "http://127.0.0.1:9/mcp"}, {"acme.toml": FILE})
+    assert loaded.url(loaded.entries["acme"]) == "http://127.0.0.1:9/mcp"
+    with pytest.raises(ConnectorFileError, match="no hosted MCP server"):
+        HostedServers.load({"QLAUD_MCP_BASE_URL_NOBODY": "http://127.0.0.1:9"})
+    with pytest.raises(ConnectorFileError, match="must be an http"):
+        HostedServers.load({"QLAUD_MCP_BASE_URL_LINEAR": "127.0.0.1:9"})
