@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from qlaud_actors.connectors.connection import OF_KEY
 from qlaud_actors.errors import InvalidRequest, NotFound, PayloadTooLarge
 from qlaud_actors.ids import parse_uuid
 from qlaud_actors.money import usd_to_nanos
@@ -121,6 +122,12 @@ def path_uuid(request: web.Request, name: str) -> uuid.UUID:
     if value is None:
         raise NotFound
     return value
+
+
+def check_end_user(end_user_id: str | None) -> None:
+    """Raises InvalidRequest for the name under which a key keeps its own connections."""
+    if end_user_id is not None and end_user_id.startswith(OF_KEY):
+        raise InvalidRequest(f"`end_user_id` must not begin with `{OF_KEY}`.")
 
 
 def path_end_user(request: web.Request) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from api.bodies import path_uuid, read_json, usd_nanos
+from api.bodies import check_end_user, path_uuid, read_json, usd_nanos
 from api.context import caller, services
 from api.key_limits import LimitBody, limits_from, limits_object
 from api.middleware import require_admin
@@ -60,6 +60,7 @@ async def mint_key(request: web.Request) -> web.Response:
     body = await read_json(request, KeyBody)
     _check_name("name", body.name)
     _check_name("end_user_id", body.end_user_id)
+    check_end_user(body.end_user_id)
     new = lifecycle.NewKey(
         name=body.name,
         scope=body.scope,

@@ -6,7 +6,16 @@ from dataclasses import replace
 import msgspec
 from aiohttp import web
 
-from api.bodies import idempotency_key, no_nul, path_uuid, query_choice, query_int, query_text, read_json
+from api.bodies import (
+    check_end_user,
+    idempotency_key,
+    no_nul,
+    path_uuid,
+    query_choice,
+    query_int,
+    query_text,
+    read_json,
+)
 from api.compaction_fields import Threshold, check_model, compaction_object
 from api.context import REQUEST_ID, caller, services
 from api.responses import json_response
@@ -268,6 +277,7 @@ def check_new(request: web.Request, new: threads.NewThread) -> None:
     """Raise InvalidRequest, UnknownModel or ScopeMissing for what no new thread may have."""
     for name in ("end_user_id", "title", "workspace_id", "kind", "default_mode", "default_model"):
         check_text(name, getattr(new, name))
+    check_end_user(new.end_user_id)
     check_metadata(new.metadata)
     check_model(request, new.compaction_model)
 

@@ -6,6 +6,9 @@ from typing import Any
 
 DOTTED = re.compile(r"\{([\w.*-]+)\}")
 
+MAX_WORDED = 300
+"""Characters."""
+
 
 def value_at(answer: Any, path: str | None) -> Any:
     """The value there, None when there is none; the whole answer without a path."""
@@ -23,9 +26,13 @@ def first_text(answer: Any, paths: Iterable[str]) -> str | None:
 
 
 def worded(template: str, answer: Any) -> str:
-    """A sentence with `{dotted.paths}` into an answer; what is not there is empty."""
+    """A short sentence with `{dotted.paths}` into an answer; what is not there is empty.
+
+    It is kept, shown and told to models: no control characters, which the database would not take either.
+    """
     filled = DOTTED.sub(lambda match: first_text(answer, (match[1],)) or "", template)
-    return " ".join(filled.replace("()", "").split())
+    printable = "".join(c if c.isprintable() else " " for c in filled.replace("()", ""))
+    return " ".join(printable.split())[:MAX_WORDED]
 
 
 def projected(value: Any, fields: Iterable[str]) -> Any:

@@ -19,7 +19,7 @@ MAX_WAITING_BYTES = 512 * 1024
 """Of an answer that its reader has not taken; then the peer is read no further."""
 
 MAX_UNPACKED_BYTES = 16 * 1024 * 1024
-"""What one piece of a compressed answer may hold."""
+"""What the pieces of a compressed answer that wait may hold."""
 
 
 class BrokenOff(Exception):
@@ -39,7 +39,9 @@ class Answer:
         self._connection = connection
         self._pieces: deque[bytes] = deque()
         self._size = 0
+        self._packed = False
         self._unpack: Any = None
+        """From the first packed byte on."""
         self._waiter: asyncio.Future[None] | None = None
 
     async def head(self, seconds: float) -> None:
@@ -69,7 +71,7 @@ class Answer:
         """The head is complete. Raises BrokenOff for an encoding that was not asked for."""
         packed = self.headers.get("content-encoding", "identity").lower()
         if packed in ("gzip", "x-gzip", "deflate"):
-            self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either kind, by its first bytes
+            self._packed = True
         elif packed != "identity":
             raise BrokenOff("the answer has an unknown encoding")
         self.status = status
@@ -77,13 +79,10 @@ class Answer:
 
     def add(self, piece: bytes) -> bool:
         """More of the body; whether its reader is far behind. Raises BrokenOff."""
-        if self._unpack is not None:
-            try:
-                piece = self._unpack.decompress(piece, MAX_UNPACKED_BYTES)
-            except zlib.error:
-                raise BrokenOff("the answer cannot be unpacked") from None
-            if self._unpack.unconsumed_tail:
-                raise BrokenOff("the answer is too large")
+        if self._packed:
+            piece = self._unpacked(piece)
+        if not piece:
+            return False  # a packed one may begin with nothing; for the reader that would be the end
         self._pieces.append(piece)
         self._size += len(piece)
         self._wake()
@@ -91,11 +90,26 @@ class Answer:
 
     def end(self, broken: BrokenOff | None = None) -> None:
         """It is complete, or never will be."""
+        if broken is None and self._unpack is not None and not self._unpack.eof:
+            broken = BrokenOff("the answer cannot be unpacked")
         if broken is None:
             self.ended = True
         else:
             self.broken = broken
         self._wake()
+
+    def _unpacked(self, piece: bytes) -> bytes:
+        """What a packed piece holds, within what may wait for the reader."""
+        if self._unpack is None:
+            self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either kind, by its first bytes
+        room = MAX_UNPACKED_BYTES - self._size
+        try:
+            unpacked: bytes = self._unpack.decompress(piece, max(room, 1))
+        except zlib.error:
+            raise BrokenOff("the answer cannot be unpacked") from None
+        if self._unpack.unconsumed_tail:
+            raise BrokenOff("the answer is too large")
+        return unpacked
 
     async def _wait(self, seconds: float) -> None:
         if self.broken is not None:
@@ -207,8 +221,10 @@ class Connection(asyncio.Protocol):
             raise BrokenOff("more came than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of the answer."""
+        """One header of the answer. What comes behind its body (trailers) is nobody's."""
         assert self._answer is not None
+        if self._answer.status:
+            return
         headers, key, said = self._answer.headers, name.decode("latin-1").lower(), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {said}" if key in headers else said
 

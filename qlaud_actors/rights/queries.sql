@@ -10,13 +10,13 @@ SELECT id, end_user_id, metadata, title, workspace_id, default_mode, default_mod
 -- name: export_message
 -- Messages of a thread behind a seq.
 SELECT seq AS position, seq, role, content, request_id, turn_id, created_at FROM messages
- WHERE thread_id = $1 AND seq > $2 ORDER BY seq LIMIT $3;
+ WHERE thread_id = $1 AND seq > $2::bigint ORDER BY seq LIMIT $3;
 
 -- name: export_turn
 -- Turns of a thread behind a number.
 SELECT number AS position, id, number, status, request, user_seq, final_seq, iterations, hit_max_iterations,
        cost_nanos, error, request_id, created_at, started_at, finished_at
-  FROM turns WHERE thread_id = $1 AND number > $2 ORDER BY number LIMIT $3;
+  FROM turns WHERE thread_id = $1 AND number > $2::bigint ORDER BY number LIMIT $3;
 
 -- name: export_tool_call
 -- Tool calls of a thread behind a position, in the order in which they were made.

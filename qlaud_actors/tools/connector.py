@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qlaud_actors.connectors.catalog import ConnectorCatalog
-from qlaud_actors.connectors.connection import Owner
+from qlaud_actors.connectors.connection import OF_KEY, Owner
 from qlaud_actors.connectors.execute import EXPIRED, NOT_CONNECTED, ActionCall, Executor, Result
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Connector
@@ -37,7 +37,7 @@ def owner_of(context: CallContext) -> Owner:
     whoever has one could put an account of his own in the place of the one that everybody uses.
     """
     if context.end_user_id is None and context.own_key_id is not None:
-        return Owner(context.account_id, f"key:{context.own_key_id}")
+        return Owner(context.account_id, OF_KEY + str(context.own_key_id))
     return Owner(context.account_id, context.end_user_id)
 
 

@@ -143,6 +143,17 @@ async def test_a_standard_key_does_not_stand_for_the_account(door: Door) -> None
     assert (await manage(door, one, "disconnect"))[0] == 400
 
 
+@pytest.mark.parametrize("path", ["/v1/threads", "/v1/threads/import", "/v1/keys"])
+async def test_nobody_is_called_like_a_key(door: Door, path: str) -> None:
+    """An end user named as a key's connections are would let one key use another's."""
+    other = (await door.mint())["secret"]
+    named = {"end_user_id": f"key:{(await door.mint())['id']}"}
+    more = {"/v1/threads/import": {"messages": []}, "/v1/keys": {"name": "k"}}.get(path, {})
+    key = door.master if path == "/v1/keys" else other
+    status, told = await door.ask("POST", path, {**named, **more}, key=key)
+    assert (status, "must not begin with `key:`" in told["error"]["message"]) == (400, True)
+
+
 async def test_another_account_sees_nothing(door: Door) -> None:
     """The same end user's name at another account is somebody else."""
     await manage(door, await key_of(door, "alice"), "connect", credentials={"token": KEY})

@@ -24,11 +24,21 @@ from qlaud_actors.outbound.client import (
     Timeouts,
     open_client,
 )
-from qlaud_actors.outbound.http1 import MAX_HEAD_BYTES, MAX_WAITING_BYTES
+from qlaud_actors.outbound.http1 import MAX_HEAD_BYTES, MAX_UNPACKED_BYTES, MAX_WAITING_BYTES
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+PACKED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
 PATIENT = Timeouts(connect=5.0, first_byte=5.0, between_bytes=5.0)
+
+
+def gzip(data: bytes) -> bytes:
+    """Packed."""
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    return packer.compress(data) + packer.flush()
+
+
+BOMB = gzip(bytes(MAX_UNPACKED_BYTES + 1))
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -116,8 +126,9 @@ async def test_a_request_says_what_is_needed_and_no_more() -> None:
         ([CHUNKED, b"3\r\nhel\r\n", b"2\r\nl", b"o\r\n0\r\n\r\n"], b"hello"),
         ([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK], b"hello"),
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], b""),
+        ([PACKED % 0], b""),
     ],
-    ids=["byte by byte", "chunked", "announced", "empty"],
+    ids=["byte by byte", "chunked", "announced", "empty", "nothing packed"],
 )
 async def test_an_answer_in_any_pieces_keeps_its_connection(parts: list[bytes], body: bytes) -> None:
     """However it comes, the whole answer is read and the next request takes the same connection."""
@@ -176,8 +187,10 @@ async def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.Mon
         [CHUNKED + b"5\r\nhello\r\n"],
         [CHUNKED + b"5\r\nhello\r\n", b"no length\r\n"],
         [CHUNKED[:-2] + b"content-encoding: gzip\r\n\r\n5\r\nhello\r\n"],
+        [PACKED % 20 + gzip(b"hello" * 1000)[:20]],
+        [PACKED % len(BOMB) + BOMB],
     ],
-    ids=["short", "no last chunk", "bad chunk", "bad gzip"],
+    ids=["short", "no last chunk", "bad chunk", "bad gzip", "half of a gzip", "a bomb"],
 )
 async def test_an_answer_that_breaks_off_is_an_error(parts: list[bytes]) -> None:
     """What was read stands, but its end is never taken for a good one."""
@@ -208,11 +221,30 @@ async def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
 
 async def test_a_packed_answer_is_unpacked() -> None:
     """Some peers compress although they were asked not to."""
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    packed = packer.compress(b"hello" * 1000) + packer.flush()
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    async with talking(says(head + packed[:9], packed[9:])) as (peer, client):
-        assert await ask(peer, client) == (200, b"hello" * 1000)
+    packed, rest = gzip(b"hello" * 1000), asyncio.Event()
+
+    async def in_two(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(PACKED % len(packed) + packed[:10])  # the head of a gzip, and nothing that it holds
+        await rest.wait()
+        writer.write(packed[10:])
+
+    async with talking(in_two) as (peer, client):
+        with await client.post(peer.url, {}, b"") as response:
+            reading = asyncio.create_task(response.read_limited(10_000))
+            await asyncio.wait([reading], timeout=0.05)
+            rest.set()
+            assert await reading == b"hello" * 1000
+
+
+async def test_trailers_are_not_headers() -> None:
+    """What comes behind a body changes nothing that was read from the head."""
+    answer = CHUNKED[:-2] + b"x-kind: head\r\n\r\n5\r\nhello\r\n0\r\nx-kind: trailer\r\n\r\n"
+    async with talking(says(answer)) as (peer, client):
+        with await client.post(peer.url, {}, b"") as response:
+            assert await response.read_limited(100) == b"hello"
+            assert response.headers["x-kind"] == "head"
+        await ask(peer, client)
+    assert peer.connections == 1
 
 
 async def test_silence_is_a_timeout_before_and_within_an_answer() -> None:

@@ -331,5 +331,6 @@ async def test_every_table_has_been_thought_of(pool: Pool) -> None:
         *("current_budgets", "price_overrides"),
     }
     goes_with_its_message = {"search_queue", "search_words", "search_vectors", "search_forgotten"}
-    known = erased | unlinked | names_nobody | goes_with_its_message
+    goes_with_its_thread = {"compactions"}
+    known = erased | unlinked | names_nobody | goes_with_its_message | goes_with_its_thread
     assert {row[0] for row in rows} - known == set()

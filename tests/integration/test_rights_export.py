@@ -84,6 +84,16 @@ async def test_a_cut_copy_goes_on_anywhere(pool: Pool, monkeypatch: pytest.Monke
                     assert await copy(door, f"{path}?after={line['cursor']}") == whole[number + 1 :]
 
 
+async def test_a_cursor_behind_all_lines_has_nothing_left(pool: Pool) -> None:
+    """A position that no row can have is not an error in the middle of a download."""
+    async with front_door(pool) as door:
+        found = await thread(door, pool, TALK)
+        for section in export.SECTIONS:
+            after = f"{found}/{section}/{'9' * 18}"
+            lines = await copy(door, f"/v1/threads/{found}/export?after={after}")
+            assert kinds(lines) == ["end"]
+
+
 async def with_turn_once(pool: Pool, thread_id: str) -> None:
     """A turn for the first thread only: the ids of its parts are fixed."""
     if not await pool.fetchval("SELECT count(*) FROM turns"):

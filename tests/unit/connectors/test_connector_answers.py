@@ -176,3 +176,5 @@ def test_whose_account_it_is() -> None:
     assert verdict(CONNECTORS["linear"], received(viewer)) == ("Ada (Acme)", "u1")
     assert verdict(CONNECTORS["asana"], received({"data": {"gid": "7", "name": "Ada"}})) == ("Ada", "7")
     assert verdict(CONNECTORS["sentry"], received([{"name": "Acme", "id": "9"}])) == ("Acme", "9")
+    odd = received([{"name": "Ac\0me\u202e" + "!" * 400, "id": "9\0"}])
+    assert verdict(CONNECTORS["sentry"], odd) == ("Ac me " + "!" * 294, "9")
