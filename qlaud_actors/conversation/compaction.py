@@ -212,12 +212,13 @@ class ThreadContext:
 
     def _digest(self, request: ModelRequest) -> bytes:
         """Of all that stands before the messages that are shown whole."""
-        version = self.view.version
-        if version not in self._digests:
+        view = self.view
+        if view.version not in self._digests:
             tools = [(tool.name, tool.description, tool.input_schema) for tool in request.tools]
-            before = msgspec.json.encode((self.reader.provider.slug, version, request.system, tools))
-            self._digests[version] = hashlib.blake2b(before, digest_size=16).digest()
-        return self._digests[version]
+            seen = (view.summary, view.through_seq, view.trimmed_seq)
+            before = msgspec.json.encode((self.reader.provider.slug, *seen, request.system, tools))
+            self._digests[view.version] = hashlib.blake2b(before, digest_size=16).digest()
+        return self._digests[view.version]
 
 
 def _turns(messages: Sequence[tuple[int, Message]]) -> list[list[tuple[int, Message]]]:

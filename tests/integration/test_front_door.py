@@ -26,6 +26,7 @@ NOWHERE = str(uuid.UUID(int=0))
 ADMIN_ONLY = (
     *("/v1/keys", "/v1/usage", "/v1/tools", "/v1/accounts"),
     *("/v1/billing", "/v1/webhooks", "/v1/end-users", "/v1/prices", "/v1/mcp-servers/"),
+    *("/v1/deletions", "/v1/retention"),
 )
 FOR_ALL = ("/v1/tools/search", "/v1/tools/schemas", "/v1/tools/execute", "/v1/billing/balance")
 
@@ -95,6 +96,8 @@ def routes(house: House) -> list[tuple[str, str]]:
 def is_for_admins(method: str, path: str) -> bool:
     if path == "/v1/mcp-servers":
         return method == "POST"  # any key may list them
+    if path.endswith("/retention"):  # of a thread, too
+        return True
     return path.startswith(ADMIN_ONLY) and path not in FOR_ALL
 
 

@@ -77,6 +77,11 @@ async def test_what_stays_of_a_thread_begins_with_a_question(pool: Pool) -> None
             found = await thread(door, pool, TALK)
             path = f"/v1/threads/{found}/retention"
             assert (await door.ask("PUT", path, {"keep_latest_messages": keep}))[0] == 200
+            await pool.execute(
+                "INSERT INTO compactions (thread_id, version, summary, summarized_through_seq,"
+                " trimmed_through_seq) VALUES ($1, 1, 's', 2, 0)",
+                uuid.UUID(found),
+            )
             before = await retention.due(pool, ACCOUNT, Rule())
             await retention.enforce(pool)
             await retention.enforce(pool)
@@ -86,3 +91,7 @@ async def test_what_stays_of_a_thread_begins_with_a_question(pool: Pool) -> None
             first = max((seq for seq in questions if seq <= len(TALK) - keep + 1), default=1)
             assert [row["seq"] for row in rows] == list(range(first, len(TALK) + 1))
             assert before.messages == len(TALK) - len(rows)
+            kept = await pool.fetchval(
+                "SELECT count(*) FROM compactions WHERE thread_id = $1", uuid.UUID(found)
+            )
+            assert kept == (before.messages == 0), "a summary goes with what it stands for"
