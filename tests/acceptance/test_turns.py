@@ -147,7 +147,7 @@ async def test_dynamic_mode_finds_and_runs_a_tool(cluster: Cluster) -> None:
     )
     events = [e async for e in user.stream(thread, content)]
     outputs = [e["output"] for e in events if e["type"] == "qlaud.tool_dispatch_done"]
-    assert outputs[0]["results"][0]["name"] == "crm/find_customer"
+    assert "crm/find_customer" in [found["name"] for found in outputs[0]["results"]]
     assert [r["output"] for r in outputs[1]["results"]] == [{"echo": {"name": "Ada"}}] * 2
     assert set(cluster.webhook.calls.values()) == {1}
     assert len(cluster.webhook.calls) == 2

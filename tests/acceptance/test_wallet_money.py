@@ -62,6 +62,7 @@ NOT_SPENDING = {
     "/v1/jobs/{job_id}/cancel",
     "/v1/mcp-servers",
     "/v1/mcp-servers/{server_id}/refresh",
+    "/v1/retention/preview",
     "/v1/threads",
     "/v1/threads/import",
     "/v1/threads/{thread_id}/approvals/{tool_use_id}",

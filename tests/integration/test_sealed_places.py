@@ -20,7 +20,10 @@ WRAPPED = {("data_keys", "wrapped")}
 DIGESTS = {"hash", "token_hash", "state_hash", "fingerprint"}
 """Names of columns that hold one."""
 
-KEPT = {("artifacts", "content"), ("search_vectors", "vector"), ("tool_results", "content")}
+KEPT = {
+    *(("artifacts", "content"), ("search_vectors", "vector"), ("tool_results", "content")),
+    ("steps", "view_digest"),
+}
 """What users keep and what is made of it, which is no credential."""
 
 
