@@ -150,21 +150,6 @@ DELETE FROM search_forgotten WHERE id = ANY ($1::bigint[]) AND (told OR $2);
 -- How much Chroma has not been told yet.
 SELECT count(*) FROM search_forgotten WHERE NOT told AND ($1::uuid IS NULL OR account_id = $1);
 
--- name: forget_threads
--- Remove what search keeps of some threads of an account.
-WITH mine AS (
-    SELECT id FROM threads WHERE account_id = $1 AND id = ANY ($2::uuid[])
-), queued AS (
-    DELETE FROM search_queue q USING mine WHERE q.thread_id = mine.id
-), words AS (
-    DELETE FROM search_words w USING mine WHERE w.thread_id = mine.id
-)
-DELETE FROM search_vectors v USING mine WHERE v.thread_id = mine.id;
-
--- name: threads_of_end_user
--- Every thread of an end user, also deleted ones.
-SELECT id FROM threads WHERE account_id = $1 AND end_user_id = $2;
-
 -- name: get_collection
 -- The collection of an account, in one index.
 SELECT collection_id FROM search_collections WHERE index_id = $1 AND account_id = $2;

@@ -215,22 +215,6 @@ def pieces_of(place: Place, texts: list[Chunk], vectors: Vectors) -> list[Piece]
     return [Piece(place, number, vectors[number]) for number in range(len(texts))]
 
 
-async def forget(rows: Rows, account_id: uuid.UUID, thread_ids: list[uuid.UUID]) -> None:
-    """Remove all that search keeps of some threads, for good: words, vectors, what is queued.
-
-    In the caller's transaction, if `rows` has one. What Chroma has to forget is noted by the same statement
-    and told by the workers, now or when Chroma is there again; until then it answers nothing of them.
-    Deleting messages does the same by itself.
-    """
-    await rows.execute(QUERIES.forget_threads, account_id, thread_ids)
-
-
-async def forget_end_user(rows: Rows, account_id: uuid.UUID, end_user_id: str) -> None:
-    """The same for every thread of an end user."""
-    found = await rows.fetch(QUERIES.threads_of_end_user, account_id, end_user_id)
-    await forget(rows, account_id, [row["id"] for row in found])
-
-
 async def untold(rows: Rows, account_id: uuid.UUID | None = None) -> int:
     """How many chunks Chroma has not been told to forget yet."""
     return int(await rows.fetchval(QUERIES.untold, account_id))
