@@ -389,22 +389,6 @@ async def test_what_is_deleted_while_it_is_placed_does_not_come_back(
     assert await store.untold(stack.pool) == 0
 
 
-async def test_an_end_user_is_forgotten(stack: Stack) -> None:
-    """`forget_end_user` removes what search keeps of that end user, and of nobody else."""
-    mine, other = await stack.thread(end_user_id="ada"), await stack.thread(end_user_id="bob")
-    for thread in (mine, other):
-        await stack.say(thread, *REFUND)
-    await stack.indexer.sweep()
-    account = await stack.pool.fetchval("SELECT account_id FROM threads WHERE id = $1", UUID(mine))
-    await store.forget_end_user(stack.pool, new_uuid(), "ada")
-    assert await store.untold(stack.pool) == 0
-    await store.forget_end_user(stack.pool, account, "ada")
-    assert await store.untold(stack.pool, account) == 2
-    await stack.indexer.sweep()
-    for found in (await seqs(stack, limit=50)).values():
-        assert {thread for thread, _ in found} == {other}
-
-
 async def test_another_index_is_built_beside_and_takes_over(stack: Stack) -> None:
     """A rebuilt index answers once it is complete; the old one serves until then and is removed."""
     thread = await stack.thread()
