@@ -24,7 +24,8 @@ def integer_model(path: Path) -> bytes:
     nodes = [new for node in model.graph.node for new in _rewritten(node, maker, quantized)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _rewritten(
