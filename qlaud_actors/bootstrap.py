@@ -58,11 +58,13 @@ from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.finder import ToolFinder
+from qlaud_actors.tools.hosted import HostedDesk
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Kind, RemoteCaller, Tool
 from qlaud_actors.tools.search_vectors import SearchVectors
+from qlaud_actors.tools.server_users import ServerUsers
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
@@ -245,7 +247,9 @@ def _open_vendors(
     catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
     operators = _kept(stack, open_guarded_session(allow_private=True))
     sender = VendorSender(guarded, operators, allow_private=allow_private)
-    connections = Connections(pool, vault, catalog, sender)
+    client = McpClient(guarded, allow_private=allow_private)
+    hosted = HostedDesk(client, catalog)
+    connections = Connections(pool, vault, catalog, sender, hosted)
     sign_in = SignIn(catalog, sender, settings.base_url)
     credentials = _kept(stack, Credentials(pool, vault, sign_in))
 
@@ -254,7 +258,7 @@ def _open_vendors(
 
     executor = Executor(catalog, connections, credentials, sender)
     desk = ConnectionDesk(catalog, connections, make_link)
-    mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
+    mcp = McpCaller(client, ServerUsers(hosted, connections, credentials))
     builtins = BuiltinCaller(
         Builtins.load(catalog),
         VendorTools(sender, catalog.overrides, executor),

@@ -128,7 +128,7 @@ class Executor:
             if connection is None:
                 return Result(f"{connector.name} is not connected.", NOT_CONNECTED)
             if connection.status == "expired":
-                return _expired(connector)
+                return expired(connector)
             slot = self._slots.setdefault(connection.id, asyncio.Semaphore(PARALLEL))
             async with slot:
                 return await self._run(call, connector, action, connection)
@@ -144,7 +144,7 @@ class Executor:
             run = _Run(call, connector, action, connection, held)
             result = await self._attempts(run)
         except CredentialDead:
-            return _expired(connector)
+            return expired(connector)
         if result.code is None:
             await self._connections.touch(connection)
         return result
@@ -154,7 +154,7 @@ class Executor:
         number, verdict = 1, None
         while True:
             if not await self._living(run, first=verdict is None):
-                return verdict.result if verdict and not verdict.dead else _ended(run.connector)
+                return verdict.result if verdict and not verdict.dead else ended(run.connector)
             verdict = await self._attempt(run, number)
             if verdict.dead and not run.renewed:
                 if (failed := await self._renew(run)) is not None:
@@ -272,9 +272,11 @@ def broken(connector: Connector, action: Action, failed: SendFailed) -> Verdict:
     return Verdict(Result(words, "unavailable", unsure=unsure), retry)
 
 
-def _ended(connector: Connector) -> Result:
+def ended(connector: Connector) -> Result:
+    """Somebody has disconnected it meanwhile."""
     return Result(f"The call was not made: the connection to {connector.name} has just ended.", NOT_CONNECTED)
 
 
-def _expired(connector: Connector) -> Result:
+def expired(connector: Connector) -> Result:
+    """The vendor does not take this connection's credential any more."""
     return Result(f"{connector.name} no longer accepts this connection. Connect again.", EXPIRED)

@@ -63,8 +63,9 @@ class ToolFinder:
     def _read_catalogue(self) -> tuple[Index, Brands]:
         if self._catalogue is None:
             connectors = self.connectors.connectors.values()
+            servers = [entry.connector for entry in self.connectors.hosted.entries.values()]
             documents: list[SearchDocument] = [d for one in connectors for d in of_connector(one)]
-            self._catalogue = Index.of(documents), Brands.of(connectors)
+            self._catalogue = Index.of(documents), Brands.of([*connectors, *servers])
         return self._catalogue
 
     def _vectors_of(self, index: Index) -> Vectors | None:

@@ -11,7 +11,8 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms;
 -- given ids when there are any.
 SELECT t.*, (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
        s.name AS server_name, s.server_url, s.auth_headers, s.effect AS server_effect,
-       s.timeout_ms AS server_timeout_ms, s.catalog_slug
+       s.timeout_ms AS server_timeout_ms, s.catalog_slug, s.auth_mode AS server_auth_mode,
+       (extract(epoch FROM s.tools_cache_at) * 1000)::bigint AS tools_cache_at_ms
   FROM tools t LEFT JOIN mcp_servers s ON s.id = t.mcp_server_id
  WHERE t.account_id = $1 AND t.revoked_at IS NULL AND ($2::text[] IS NULL OR t.id = ANY ($2))
  ORDER BY t.created_at, t.id;
@@ -28,8 +29,9 @@ SELECT metadata FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS
 
 -- name: insert_mcp_server
 -- Register an MCP server; nothing when the name is taken or the account has as many as it may.
-INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect, catalog_slug)
-SELECT $1, $2, $3, $4, $5, $6, $7, $9
+INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect, catalog_slug, auth_mode,
+                         tools_cache_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $9, $10, CASE WHEN $11 THEN now() END
  WHERE (SELECT count(*) FROM mcp_servers WHERE account_id = $2 AND revoked_at IS NULL) < $8
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
@@ -38,7 +40,9 @@ RETURNING id;
 -- The living MCP servers of an account, newest first; only the one of an id or a name when there is one.
 SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
        s.effect AS server_effect, s.timeout_ms AS server_timeout_ms, s.catalog_slug,
-       (SELECT count(*) FROM tools t WHERE t.mcp_server_id = s.id AND t.revoked_at IS NULL) AS tools_cached,
+       s.auth_mode AS server_auth_mode,
+       (SELECT count(*) FROM tools t
+         WHERE t.mcp_server_id = s.id AND t.revoked_at IS NULL AND s.tools_cache_at IS NOT NULL) AS tools_cached,
        (extract(epoch FROM s.tools_cache_at) * 1000)::bigint AS tools_cache_at_ms,
        (extract(epoch FROM s.created_at) * 1000)::bigint AS server_created_at_ms
   FROM mcp_servers s
@@ -50,6 +54,15 @@ SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url,
 -- Keep a living MCP server as it is until this transaction ends, and note that its tools were listed.
 UPDATE mcp_servers SET tools_cache_at = now() WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
 RETURNING id;
+
+-- name: list_first
+-- The account's servers of a vendor whose tools nobody has listed yet; they are now.
+UPDATE mcp_servers s SET tools_cache_at = now()
+ WHERE account_id = $1 AND catalog_slug = $2 AND auth_mode = 'per_user'
+   AND revoked_at IS NULL AND tools_cache_at IS NULL
+RETURNING s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
+          s.effect AS server_effect, s.timeout_ms AS server_timeout_ms, s.catalog_slug,
+          s.auth_mode AS server_auth_mode;
 
 -- name: mcp_tools
 -- The living tools of an MCP server, oldest first.
@@ -63,7 +76,7 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
 -- transaction keep the order in which the server lists them.
 INSERT INTO tools (id, account_id, name, description, input_schema, mcp_server_id, timeout_ms, effect, shared,
                    secret, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, '', clock_timestamp())
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', clock_timestamp())
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
 
