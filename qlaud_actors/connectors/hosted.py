@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -92,13 +93,21 @@ class HostedServers:
         return self.overrides.get(entry.slug, entry.server_url)
 
 
+def is_hosted(text: str) -> bool:
+    """Whether a TOML text is meant to be a file of this kind."""
+    try:
+        return "server_url" in tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+
+
 def parse(name: str, text: str) -> HostedServer:
     """The entry of one file. Raises ConnectorFileError."""
     try:
         entry = msgspec.convert(tomllib.loads(text), type=HostedServer)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConnectorFileError(f"{name}: {error}") from None
-    if name != f"{entry.slug}.toml":
+    if Path(name).name != f"{entry.slug}.toml":
         raise ConnectorFileError(f"{name}: its slug is {entry.slug}, so it must be {entry.slug}.toml")
     if len(entry.connector.slug) > MAX_SLUG:
         raise ConnectorFileError(f"{name}: its slug is longer than {MAX_SLUG - len(OF_SERVER)} characters")
