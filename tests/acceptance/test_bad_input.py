@@ -483,6 +483,10 @@ def control() -> list[Row]:
         Row(400, "POST", CONNECTIONS, {"action": "explode"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "x" * 129}),
+        *(
+            Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": tool})
+            for tool in ("qlaud-mcp/mcp-linear", "mcp-linear", "mcp-nobody", "mcp-", "mcp-linear/x")
+        ),
         Row(400, "POST", CONNECTIONS, {"action": "connect"}),
         Row(400, "POST", CONNECTIONS, {"action": "disconnect", "tool": "linear/no_such_action"}),
         *(
