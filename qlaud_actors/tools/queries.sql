@@ -24,8 +24,8 @@ UPDATE tools SET revoked_at = now(), secret = '', config = NULL
 RETURNING id;
 
 -- name: session_metadata
--- What the developer has said of a living thread.
-SELECT metadata FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL;
+-- What was said of a living thread, and which of it an admin key said last.
+SELECT COALESCE(metadata, '{}') AS metadata, vouched FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: insert_mcp_server
 -- Register an MCP server; nothing when the name is taken or the account has as many as it may.
