@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,7 +32,10 @@ PARALLEL = 4
 """Calls at a time on one connection in this process: vendors count per account."""
 
 CALL_SECONDS = 60.0
-"""For all attempts of a call together, once it has its turn."""
+"""The most for all attempts of a call together."""
+
+MIN_SECONDS = 0.1
+"""For a request whose time is over already; it is made all the same."""
 
 NOT_CONNECTED, EXPIRED = "not_connected", "connection_expired"
 
@@ -50,6 +53,8 @@ class ActionCall:
     connector: str
     action: str
     arguments: Mapping[str, Any]
+    seconds: float = CALL_SECONDS
+    """For all attempts together, once it has its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,8 @@ class _Run:
     action: Action
     connection: Connection
     held: Held
+    deadline: float
     renewed: bool = False
-    deadline: float = field(default_factory=lambda: time.monotonic() + CALL_SECONDS)
 
     @property
     def purpose(self) -> str:
@@ -139,9 +144,10 @@ class Executor:
     async def _run(
         self, call: ActionCall, connector: Connector, action: Action, connection: Connection
     ) -> Result:
+        deadline = time.monotonic() + min(call.seconds, CALL_SECONDS)
         try:
             held = await self._credentials.open(connection, connector, f"tool_call:{call.id}")
-            run = _Run(call, connector, action, connection, held)
+            run = _Run(call, connector, action, connection, held, deadline)
             result = await self._attempts(run)
         except CredentialDead:
             return expired(connector)
@@ -205,7 +211,7 @@ class Executor:
                 override=override,
             )
             received = await self._sender.send(
-                request, trusted=override is not None, seconds=max(run.left, 1)
+                request, trusted=override is not None, seconds=max(run.left, MIN_SECONDS)
             )
             status = received.status
             answer = shaped(run.connector, run.action, run.call.arguments, received, access.spelled())

@@ -20,6 +20,9 @@ ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
 MULTI_EXECUTE = "qlaud_multi_execute"
 """The meta-tool that runs other tools."""
 
+MANAGE_CONNECTIONS = "qlaud_manage_connections"
+"""The meta-tool that connects and disconnects accounts."""
+
 
 @dataclass(frozen=True, slots=True)
 class McpServer:

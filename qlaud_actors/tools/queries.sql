@@ -103,18 +103,18 @@ SELECT k.id, $2, $3, $4, $5
   FROM (SELECT id FROM keys WHERE id = $1 AND revoked_at IS NULL FOR KEY SHARE) k
 ON CONFLICT (key_id, thread_id, idempotency_key) DO UPDATE
    SET fingerprint = EXCLUDED.fingerprint, call_id = EXCLUDED.call_id,
-       output = NULL, is_error = NULL, status = NULL, started_at = now(), finished_at = NULL
+       output = NULL, is_error = NULL, status = NULL, cut = NULL, started_at = now(), finished_at = NULL
  WHERE keyed_calls.started_at < now() - make_interval(secs => $6)
 RETURNING call_id;
 
 -- name: keyed_call
 -- What is known of a call under a caller's key.
-SELECT fingerprint, call_id, output, is_error, status, finished_at IS NOT NULL AS finished
+SELECT fingerprint, call_id, output, is_error, status, cut, finished_at IS NOT NULL AS finished
   FROM keyed_calls WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3;
 
 -- name: finish_keyed_call
 -- What came of it; the first word counts.
-UPDATE keyed_calls SET output = $5, is_error = $6, status = $7, finished_at = now()
+UPDATE keyed_calls SET output = $5, is_error = $6, status = $7, cut = $8, finished_at = now()
  WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3 AND call_id = $4
    AND finished_at IS NULL;
 

@@ -931,7 +931,19 @@ def builtins() -> list[Row]:
         tool(config={}),
     ]
     download = "/v1/artifacts/{artifact_id}/download"
+    of_thread = f"{THREAD}/artifacts"
+    one = of_thread + "/{artifact_id}"
     return [
+        *(
+            Row(400, "GET", of_thread, query=f"?{query}")
+            for query in ("limit=0", "limit=101", "limit=x", "after=x", "after=%00")
+        ),
+        *(
+            Row(404, "GET", route, ids={"thread_id": other, "artifact_id": "{none}"})
+            for route in (of_thread, one)
+            for other in ("{none}", "x", "%00")
+        ),
+        *(Row(404, "GET", one, ids={"artifact_id": other}) for other in ("{none}", "x", "%00")),
         *(Row(400, "POST", TOOLS, body) for body in wrong),
         Row(409, "POST", TOOLS, builtin("calculator", name="taken")),
         Row(403, "POST", TOOLS, builtin("calculator"), key="user"),

@@ -468,6 +468,42 @@ async def test_artifacts_belong_to_the_end_user_or_to_the_thread(office: Office,
     assert await pool.fetchval("SELECT array_agg(owner) FROM artifacts") == ["user:ada"]
 
 
+async def test_a_developer_reads_what_was_kept_in_a_thread(office: Office) -> None:
+    """Newest first, page by page, each with its content; another user, account or thread has none of it."""
+    await office.register("artifact-store")
+    ada, eve = [(await office.door.mint(end_user_id=name))["secret"] for name in ("ada", "eve")]
+    _, thread = await office.door.ask("POST", "/v1/threads", {}, key=ada)
+    _, empty = await office.door.ask("POST", "/v1/threads", {}, key=ada)
+    context = CallContext(ACCOUNT, "r", uuid.UUID(thread["id"]), end_user_id="ada")
+    for name, content in (("a", "text"), ("b", {"n": [1]}), ("c", "ü"), ("a", "newer")):
+        await office.call("artifact-store", context, action="store", name=name, content=content)
+    path, names, after = f"/v1/threads/{thread['id']}/artifacts", [], ""
+    while True:
+        status, page = await office.door.ask("GET", f"{path}?limit=2{after}", key=ada)
+        assert status == 200
+        names += [row["name"] for row in page["data"]]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['data'][-1]['id']}"
+    assert names == ["a", "c", "b"]
+    _, listed = await office.door.ask("GET", path)
+    contents = {}
+    for row in listed["data"]:
+        assert (row["object"], "content" in row) == ("artifact", False)
+        status, one = await office.door.ask("GET", f"{path}/{row['id']}", key=ada)
+        contents[row["name"]] = one.pop("content")
+        assert (status, one) == (200, row)
+    assert contents == {"a": "newer", "b": {"n": [1]}, "c": "ü"}
+    _, account = await office.door.ask("POST", "/v1/accounts", {"name": "other"})
+    first = listed["data"][0]["id"]
+    for key in (eve, account["secret"]):
+        for asked in (path, f"{path}/{first}"):
+            assert (await office.door.ask("GET", asked, key=key))[0] == 404
+    elsewhere = f"/v1/threads/{empty['id']}/artifacts"
+    assert (await office.door.ask("GET", elsewhere, key=ada))[1]["data"] == []
+    assert (await office.door.ask("GET", f"{elsewhere}/{first}", key=ada))[0] == 404
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -475,6 +511,7 @@ async def test_artifacts_belong_to_the_end_user_or_to_the_thread(office: Office,
         ({"action": "store", "content": "x"}, "name"),
         ({"action": "retrieve"}, "name"),
         ({"action": "retrieve", "name": "\x00"}, "NUL"),
+        ({"action": "list", "name": "a\x00"}, "NUL"),
         ({"action": "store", "name": "x", "content": "ü" * 200_000}, "256 KiB"),
     ],
 )

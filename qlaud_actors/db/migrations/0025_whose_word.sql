@@ -15,3 +15,6 @@ CREATE FUNCTION vouched_v1(known text[], given jsonb, by_admin boolean) RETURNS 
             EXCEPT SELECT jsonb_object_keys(COALESCE(given, '{}'))
             UNION SELECT jsonb_object_keys(COALESCE(given, '{}')) WHERE by_admin) AS names
 $$;
+
+-- Of an outcome that was cut: where the whole is kept, so that the same call again can say so.
+ALTER TABLE keyed_calls ADD COLUMN cut json;
