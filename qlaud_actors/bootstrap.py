@@ -21,6 +21,7 @@ from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.connections import Connections, Owner
 from qlaud_actors.connectors.credentials import Credentials
 from qlaud_actors.connectors.execute import Executor
+from qlaud_actors.connectors.revocation import Revocations
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.sign_in import SignIn
 from qlaud_actors.connectors.store import Vault
@@ -249,8 +250,9 @@ def _open_vendors(
     sender = VendorSender(guarded, operators, allow_private=allow_private)
     client = McpClient(guarded, allow_private=allow_private)
     hosted = HostedDesk(client, catalog)
-    connections = Connections(pool, vault, catalog, sender, hosted)
     sign_in = SignIn(catalog, sender, settings.base_url)
+    revocations = _kept(stack, Revocations(pool, vault, catalog, sign_in))
+    connections = Connections(pool, vault, catalog, sender, hosted, revocations)
     credentials = _kept(stack, Credentials(pool, vault, sign_in))
 
     def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:

@@ -119,7 +119,7 @@ def auth_problems(connector: Connector, auth: Auth) -> Iterator[str]:
     if auth.oauth2:
         if any(field.secret for field in fields):
             yield "a sign-in by OAuth asks for no secrets: its fields wait in the link"
-        for url in (auth.oauth2.authorize_url, auth.oauth2.token_url):
+        for url in (auth.oauth2.authorize_url, auth.oauth2.token_url, auth.oauth2.revoke_url or ""):
             yield from _placeholders("oauth2", url, {field.name for field in fields if not field.secret})
 
 

@@ -24,6 +24,7 @@ from qlaud_actors.connectors.connection_store import Verified
 from qlaud_actors.connectors.failure import Failure
 from qlaud_actors.connectors.model import Connector
 from qlaud_actors.connectors.request import Access, RequestProblem, verification
+from qlaud_actors.connectors.revocation import Revocations
 from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.trail import QUERIES
@@ -60,12 +61,14 @@ class Connections:
         catalog: ConnectorCatalog,
         sender: Sender,
         hosted: McpServers | None = None,
+        revocations: Revocations | None = None,
     ) -> None:
         self._pool = pool
         self._vault = vault
         self._catalog = catalog
         self._sender = sender
         self._hosted = hosted
+        self._revocations = revocations
 
     async def find(self, owner: Owner, connector: str) -> Connection | None:
         """The connection that a call on this owner's behalf uses: its own, else the account's."""
@@ -131,7 +134,12 @@ class Connections:
         return found[0]
 
     async def disconnect(self, owner: Owner, connector: str) -> bool:
-        """End exactly this owner's connection and forget its secrets; False when there is none."""
+        """End exactly this owner's connection and forget its secrets; False when there is none.
+
+        A token that the vendor revokes is revoked after that, without being waited for.
+        """
+        if self._revocations is not None:
+            return await self._revocations.end(owner, connector)
         return await connection_store.end(self._pool, owner, connector)
 
     async def is_living(self, connection: Connection) -> bool:
