@@ -10,6 +10,7 @@ from qlaud_actors.catalog_commands import catalog
 from qlaud_actors.catalog_lint import lint_hosted
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.catalog_files import ConnectorFileError
+from qlaud_actors.connectors.catalog_files import packaged as connector_files
 from qlaud_actors.connectors.connection import ConnectRefused
 from qlaud_actors.connectors.hosted import HostedServer, HostedServers, is_hosted, packaged, parse
 from qlaud_actors.outbound.guard import check_url
@@ -118,7 +119,7 @@ def test_a_hosted_server_is_connected_like_a_connector() -> None:
     assert [field.name for field in found.auth[0].fields] == ["token", "organization"]
     assert list(catalog_.ways(found)) == [0]
     assert (catalog_.find("mcp-nobody"), catalog_.find("axiom")) == (None, None)
-    text = Path("qlaud_actors/connectors/catalog/linear.toml").read_text()
+    text = connector_files()["linear.toml"]
     renamed = {"mcp-linear.toml": text.replace('slug = "linear"', 'slug = "mcp-linear"')}
     with pytest.raises(ConnectorFileError, match="are of hosted MCP servers"):
         ConnectorCatalog.load({}, renamed)
