@@ -62,13 +62,14 @@ class McpCaller:
         """With the credential of whom the call is made for, and nobody else's. Raises ConnectionLost."""
         assert self._users is not None
         try:
+            connector, connection = await self._users.find(server, owner)
             if server.tools_cache_at_ms is None:
-                connector, _ = await self._users.find(server, owner)
                 return ToolOutcome(f"{connector.name} is connected now. Search again to find its tools.")
-            entry = await self._users.open(server, owner, f"tool_call:{call.id}")
+            async with self._users.slot(connection):
+                entry = await self._users.open(connector, connection, f"tool_call:{call.id}")
+                told = await self._errand(entry.peer, tool, server, call)
         except NotUsable as problem:
             return problem.outcome
-        told = await self._errand(entry.peer, tool, server, call)
         if not isinstance(told, McpFailed):
             await self._users.used(entry)
             return _told(hide(told, entry.secrets), tool)

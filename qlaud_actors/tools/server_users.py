@@ -1,12 +1,14 @@
 """Whose credential a call to a hosted MCP server carries: a connection is found, opened, given up."""
 
+import asyncio
 import uuid
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from qlaud_actors.connectors.connection import Connection, Owner, RefreshFailed
 from qlaud_actors.connectors.connections import Connections
 from qlaud_actors.connectors.credentials import CredentialDead, Credentials, Held
-from qlaud_actors.connectors.execute import NOT_CONNECTED, Result, ended, expired
+from qlaud_actors.connectors.execute import NOT_CONNECTED, PARALLEL, Result, ended, expired
 from qlaud_actors.connectors.model import Connector
 from qlaud_actors.connectors.request import RequestProblem
 from qlaud_actors.outbound.mcp import Listing, McpFailed, Peer
@@ -45,6 +47,7 @@ class ServerUsers:
         self._hosted = hosted
         self._connections = connections
         self._credentials = credentials
+        self._slots: WeakValueDictionary[uuid.UUID, asyncio.Semaphore] = WeakValueDictionary()
 
     def vendor(self, server: McpServer) -> Connector | None:
         """Whose server it is, while the catalogue has it."""
@@ -63,9 +66,12 @@ class ServerUsers:
             raise NotUsable(slug, expired(connector))
         return connector, connection
 
-    async def open(self, server: McpServer, owner: Owner, purpose: str) -> Entry:
-        """The server for this owner, each opening on record before. Raises NotUsable, ConnectionLost."""
-        connector, connection = await self.find(server, owner)
+    def slot(self, connection: Connection) -> asyncio.Semaphore:
+        """To be held for a call: vendors count per account."""
+        return self._slots.setdefault(connection.id, asyncio.Semaphore(PARALLEL))
+
+    async def open(self, connector: Connector, connection: Connection, purpose: str) -> Entry:
+        """The server for a connection, each opening on record before. Raises NotUsable, ConnectionLost."""
         try:
             held = await self._credentials.open(connection, connector, purpose)
             peer = self._hosted.peer(connector.slug, held.access)
@@ -95,7 +101,7 @@ class ServerUsers:
         seconds = min(server.timeout_ms / 1000, LIST_SECONDS)
         for owner in await self._connections.newest(account_id, server.connector or ""):
             try:
-                entry = await self.open(server, owner, "list_tools")
+                entry = await self.open(*await self.find(server, owner), "list_tools")
                 return await self._hosted.list_tools(entry.connector.slug, entry.held.access, seconds)
             except NotUsable:
                 continue

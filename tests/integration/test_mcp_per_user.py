@@ -1,5 +1,6 @@
 """Hosted MCP servers with each end user's own credential, which goes along with their calls alone."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from qlaud_actors.connectors.credentials import Credentials
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool
+from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT as ACCOUNT
 from qlaud_actors.outbound.guard import open_guarded_session
 from qlaud_actors.outbound.mcp import Listing, McpClient
+from qlaud_actors.probe import wait_until
 from qlaud_actors.settings import Settings
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.finder import ToolFinder
@@ -28,7 +31,9 @@ from qlaud_actors.tools.hosted import HostedDesk
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
+from qlaud_actors.tools.model import CallContext, ToolCall, ToolOutcome
 from qlaud_actors.tools.server_users import ServerUsers
+from qlaud_actors.tools.store import list_tools
 
 BASE = "https://qlaud.example"
 SERVERS = "/v1/mcp-servers"
@@ -53,7 +58,7 @@ class Office:
     pool: Pool
     redis: Redis
     connections: Connections
-    hosted: HostedDesk
+    mcp: McpCaller
 
     async def register(self, key: str | None = None, **more: str) -> Any:
         """Register the server for everybody's own credential: the answer."""
@@ -117,7 +122,7 @@ async def office(pool: Pool, vault: Vault, redis_url: str) -> AsyncIterator[Offi
         services: dict[str, Any] = {"connectors": catalog, "connections": connections, "desk": desk}
         services |= {"mcp": mcp, "dispatcher": Dispatcher({"mcp": mcp}, KeptCalls(pool), desk, finder)}
         async with front_door(pool, settings=settings, vault=vault, redis=redis, **services) as door:
-            yield Office(door, double, pool, redis, connections, hosted)
+            yield Office(door, double, pool, redis, connections, mcp)
 
 
 async def test_a_server_waits_for_the_first_who_connects(office: Office) -> None:
@@ -397,3 +402,29 @@ async def test_a_call_that_waits_is_not_made_after_disconnecting(office: Office,
     vault.open = open_slowly  # type: ignore[method-assign]
     told = await office.run(ada)
     assert (told["status"], office.double.calls) == ("not_connected", [])
+
+
+async def test_at_most_four_calls_run_at_a_time_on_a_connection(office: Office, vault: Vault) -> None:
+    """The others wait for their turn; another user's do not."""
+    office.double.tools.append(listed("hang"))
+    await office.register()
+    ada, bob = await office.key_of("ada"), await office.key_of("bob")
+    await office.connect(ada, ADA)
+    await office.connect(bob, BOB)
+    tools = {tool.name: tool for tool in await list_tools(office.pool, vault, ACCOUNT)}
+
+    async def call(end_user_id: str, name: str, number: int) -> ToolOutcome:
+        made = ToolCall(f"call_{number}", f"toolu_{number}", name, {})
+        context = CallContext(ACCOUNT, "req_1", end_user_id=end_user_id)
+        return await office.mcp.call(tools[name], made, context)
+
+    async def four() -> bool:
+        return len(office.double.calls) >= 4
+
+    waiting = [asyncio.create_task(call("ada", "tracker/hang", number)) for number in range(6)]
+    assert await wait_until(four, 20)
+    assert not (await call("bob", "tracker/list_issues", 7)).is_error
+    assert office.double.who() == ["Ada"] * 4 + ["Bob"]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
