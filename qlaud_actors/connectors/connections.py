@@ -133,6 +133,12 @@ class Connections:
         logger.info("connected", connection_id=str(found[0].id), connector=verified.connector)
         return found[0]
 
+    async def keep_listing(self, connection: Connection, listing: Listing) -> None:
+        """What a hosted MCP server lists for a connection that there is, as `save` keeps it for a new one."""
+        assert self._hosted is not None
+        async with self._pool.acquire() as rows, rows.transaction():
+            await self._hosted.keep(rows, connection.owner.account_id, connection.connector, listing)
+
     async def disconnect(self, owner: Owner, connector: str) -> bool:
         """End exactly this owner's connection and forget its secrets; False when there is none.
 

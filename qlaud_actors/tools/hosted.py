@@ -67,11 +67,13 @@ class HostedDesk:
     async def keep(self, rows: Connection, account_id: uuid.UUID, connector: str, listing: Listing) -> None:
         """The tools of the account's servers of this vendor whose tools nobody has listed yet.
 
-        Within the transaction that saves the connection: there is never one without the other.
+        Within the transaction that saves the connection: there is never one without the other. To whom
+        nothing usable is listed, they leave the servers to the next one.
         """
-        for server in await mcp_store.list_first(rows, account_id, connector.removeprefix(OF_SERVER)):
+        for server in await mcp_store.unlisted_servers(rows, account_id, connector.removeprefix(OF_SERVER)):
             tools, unusable = tools_of(server, listing.tools)
-            unusable += await mcp_store.fill(rows, account_id, server, tools)
+            if tools:
+                unusable += await mcp_store.fill(rows, account_id, server, tools)
             logger.info("mcp_listed", mcp_server_id=str(server.id), tools=len(tools), unusable=len(unusable))
 
 

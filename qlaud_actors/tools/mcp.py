@@ -25,7 +25,7 @@ from qlaud_actors.tools.mcp_listing import Unusable, entrance, tools_of
 from qlaud_actors.tools.mcp_result import outcome_of
 from qlaud_actors.tools.model import CallContext, McpServer, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.secrets import NOT_ON_RECORD, opened
-from qlaud_actors.tools.server_users import NotUsable, ServerUsers
+from qlaud_actors.tools.server_users import Entry, NotUsable, ServerUsers
 from qlaud_actors.tools.webhook import MAY_HAVE_HAPPENED
 
 logger = get_logger(__name__)
@@ -63,11 +63,12 @@ class McpCaller:
         assert self._users is not None
         try:
             connector, connection = await self._users.find(server, owner)
-            if server.tools_cache_at_ms is None:
-                return ToolOutcome(f"{connector.name} is connected now. Search again to find its tools.")
             async with self._users.slot(connection):
                 entry = await self._users.open(connector, connection, f"tool_call:{call.id}")
-                told = await self._errand(entry.peer, tool, server, call)
+                if server.tools_cache_at_ms is None:
+                    told = await _list_first(self._users, entry, server)
+                else:
+                    told = await self._errand(entry.peer, tool, server, call)
         except NotUsable as problem:
             return problem.outcome
         if not isinstance(told, McpFailed):
@@ -123,10 +124,22 @@ class McpCaller:
                 ) from None
             raise _not_listed(error) from None
 
-    def entrance(self, server: McpServer) -> list[Tool]:
-        """What stands for a server's tools until somebody connects."""
-        vendor = self._users.vendor(server) if self._users else None
-        return [entrance(server, vendor.name, vendor.description)] if vendor else []
+    def stored(
+        self, server: McpServer, listing: Listing | None
+    ) -> tuple[McpServer, list[Tool], list[Unusable]]:
+        """A server and its tools as they are to be stored, and the tools that cannot be used.
+
+        With nothing to use, a server that each user connects is not listed yet: one tool stands for those
+        of the next one, so that it stays to be found and connected.
+        """
+        tools, unusable = tools_of(server, listing.tools) if listing else ([], [])
+        if listing and listing.cut:
+            unusable.append(Unusable(f"{server.name}/…", "The server lists more tools than are read."))
+        known = bool(tools) or server.auth_mode == "tenant"
+        vendor = self._users.vendor(server) if self._users and not known else None
+        if vendor:
+            tools = [entrance(server, vendor.name, vendor.description)]
+        return replace(server, tools_cache_at_ms=0 if known else None), tools, unusable
 
 
 async def register_server(
@@ -138,13 +151,9 @@ async def register_server(
     """
     await mcp_store.check_room(pool, account_id, server.name)
     listing = await caller.listing(account_id, server)
-    if listing is None:
-        unlisted = replace(server, tools_cache_at_ms=None)
-        unusable = await mcp_store.insert_server(pool, vault, account_id, unlisted, caller.entrance(unlisted))
-        return await _as_stored(pool, vault, account_id, server.id, unusable)
-    tools, unusable = tools_of(server, listing.tools)
+    server, tools, unusable = caller.stored(server, listing)
     unusable += await mcp_store.insert_server(pool, vault, account_id, server, tools)
-    return await _as_stored(pool, vault, account_id, server.id, [*unusable, *_beyond(server, listing)])
+    return await _as_stored(pool, vault, account_id, server.id, unusable)
 
 
 async def refresh_server(
@@ -156,9 +165,9 @@ async def refresh_server(
     if listing is None:
         tool = f"{PREFIX}{server.connector}"
         raise Conflict(f"No connected account can list the tools of this MCP server: connect `{tool}`.")
-    tools, unusable = tools_of(server, listing.tools)
+    server, tools, unusable = caller.stored(server, listing)
     unusable += await mcp_store.replace_tools(pool, account_id, server, tools)
-    return await _as_stored(pool, vault, account_id, server.id, [*unusable, *_beyond(server, listing)])
+    return await _as_stored(pool, vault, account_id, server.id, unusable)
 
 
 async def _as_stored(
@@ -168,16 +177,22 @@ async def _as_stored(
     return server, await mcp_store.list_server_tools(pool, server), unusable
 
 
-def _beyond(server: McpServer, listing: Listing) -> list[Unusable]:
-    return [Unusable(f"{server.name}/…", "The server lists more tools than are read.")] if listing.cut else []
-
-
 async def _peer(server: McpServer, purpose: str) -> Peer | None:
     """Where it is and what it is sent; None when its headers do not open any more."""
     headers = await opened(server.headers, purpose, mcp_server_id=str(server.id))
     if headers is None:
         return None
     return Peer(server.url, msgspec.json.decode(headers.reveal(), type=dict[str, str]))
+
+
+async def _list_first(users: ServerUsers, entry: Entry, server: McpServer) -> dict[str, Any] | McpFailed:
+    """In the place of a call, while a server's tools are not known: its result in the protocol's form."""
+    try:
+        listing = await users.list_first(entry, server)
+    except McpFailed as error:
+        return error
+    what = "Search again to find its tools." if listing.tools else "It has no tools for this account."
+    return {"content": [{"type": "text", "text": f"{entry.connector.name} is connected. {what}"}]}
 
 
 def _not_listed(error: McpFailed) -> McpServerFailed:

@@ -75,28 +75,29 @@ async def list_server_tools(rows: Rows, server: McpServer) -> list[Tool]:
 async def replace_tools(
     pool: Pool, account_id: uuid.UUID, server: McpServer, listed: list[Tool]
 ) -> list[Unusable]:
-    """Make a server's tools what it lists now, all or nothing: those that stay keep their ids.
-
-    Gives the tools whose names were taken. Raises NotFound when the server was deleted meanwhile.
-    """
+    """Make a server's tools what it lists now, all or nothing. Raises as `fill`."""
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(QUERIES.lock_mcp_server, account_id, server.id) is None:
-            raise NotFound("There is no such MCP server.")
         return await fill(connection, account_id, server, listed)
 
 
-async def list_first(connection: Connection, account_id: uuid.UUID, catalog_slug: str) -> list[McpServer]:
-    """Servers whose tools nobody knows yet; whoever gets them here stores their tools, with `fill`."""
-    return [server_from(row) for row in await connection.fetch(QUERIES.list_first, account_id, catalog_slug)]
+async def unlisted_servers(
+    connection: Connection, account_id: uuid.UUID, catalog_slug: str
+) -> list[McpServer]:
+    """Those of a vendor whose tools nobody knows yet; nobody else lists them in this transaction's time."""
+    found = await connection.fetch(QUERIES.unlisted_servers, account_id, catalog_slug)
+    return [server_from(row) for row in found]
 
 
 async def fill(
     connection: Connection, account_id: uuid.UUID, server: McpServer, listed: list[Tool]
 ) -> list[Unusable]:
-    """Make a server's tools what it lists now, within the caller's transaction, which has the server's row.
+    """Make a server's tools what it lists now, within the caller's transaction: those that stay keep their ids.
 
-    Gives the tools whose names were taken.
+    Gives the tools whose names were taken. Raises NotFound when the server was deleted meanwhile.
     """
+    known = server.tools_cache_at_ms is not None
+    if await connection.fetchval(QUERIES.lock_mcp_server, account_id, server.id, known) is None:
+        raise NotFound("There is no such MCP server.")
     plan = compare(await list_server_tools(connection, server), listed)
     await connection.execute(QUERIES.revoke_mcp_tools, server.id, plan.revoke)
     for tool in plan.change:

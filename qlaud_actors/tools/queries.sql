@@ -51,18 +51,19 @@ SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url,
  ORDER BY s.created_at DESC, s.id DESC;
 
 -- name: lock_mcp_server
--- Keep a living MCP server as it is until this transaction ends, and note that its tools were listed.
-UPDATE mcp_servers SET tools_cache_at = now() WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
+-- Keep a living MCP server as it is until this transaction ends, and note whether its tools are known now.
+UPDATE mcp_servers SET tools_cache_at = CASE WHEN $3 THEN now() END
+ WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
 RETURNING id;
 
--- name: list_first
--- The account's servers of a vendor whose tools nobody has listed yet; they are now.
-UPDATE mcp_servers s SET tools_cache_at = now()
+-- name: unlisted_servers
+-- The account's servers of a vendor whose tools nobody has listed yet, kept as they are until this transaction ends.
+SELECT id AS mcp_server_id, account_id, name AS server_name, server_url, auth_headers, effect AS server_effect,
+       timeout_ms AS server_timeout_ms, catalog_slug, auth_mode AS server_auth_mode
+  FROM mcp_servers
  WHERE account_id = $1 AND catalog_slug = $2 AND auth_mode = 'per_user'
    AND revoked_at IS NULL AND tools_cache_at IS NULL
-RETURNING s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
-          s.effect AS server_effect, s.timeout_ms AS server_timeout_ms, s.catalog_slug,
-          s.auth_mode AS server_auth_mode;
+ ORDER BY id FOR UPDATE;
 
 -- name: mcp_tools
 -- The living tools of an MCP server, oldest first.

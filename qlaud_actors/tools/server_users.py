@@ -92,13 +92,23 @@ class ServerUsers:
         await self._credentials.give_up(entry.connection, entry.held)
         return outcome_of(entry.connector.slug, expired(entry.connector))
 
+    async def list_first(self, entry: Entry, server: McpServer) -> Listing:
+        """What the server lists for a connection that was made before the server was registered, and keep it.
+
+        Raises McpFailed, ConnectionLost.
+        """
+        seconds = _list_seconds(server)
+        listing = await self._hosted.list_tools(entry.connector.slug, entry.held.access, seconds)
+        await self._connections.keep_listing(entry.connection, listing)
+        return listing
+
     async def listing(self, account_id: uuid.UUID, server: McpServer) -> Listing | None:
         """What the server lists now: for the account itself, else for whoever has connected last.
 
         A credential that is refused is given up, and the next one tried; None: there is no more.
         Raises McpFailed, ConnectionLost.
         """
-        seconds = min(server.timeout_ms / 1000, LIST_SECONDS)
+        seconds = _list_seconds(server)
         for owner in await self._connections.newest(account_id, server.connector or ""):
             try:
                 entry = await self.open(*await self.find(server, owner), "list_tools")
@@ -111,3 +121,7 @@ class ServerUsers:
                 if error.status == 401:
                     await self.refused(entry)
         return None
+
+
+def _list_seconds(server: McpServer) -> float:
+    return min(server.timeout_ms / 1000, LIST_SECONDS)

@@ -281,6 +281,47 @@ async def test_connection_and_tools_are_saved_together_or_not_at_all(
     assert len(await office.tools()) == 3
 
 
+async def test_who_is_shown_nothing_leaves_the_server_to_the_next(office: Office) -> None:
+    """A first connection that may see no tool, and a refresh by it, lock nobody out."""
+    made = await office.register()
+    tools, office.double.tools = office.double.tools, []
+    ada, bob = await office.key_of("ada"), await office.key_of("bob")
+    await office.connect(ada, ADA)
+    assert await office.tools() == ["tracker/connect"]
+    assert "no tools for this account" in (await office.run(ada, "tracker/connect"))["output"]
+    office.double.tools = tools
+    await office.connect(bob, BOB)
+    assert len(await office.tools()) == 3
+    office.double.tools = []
+    status, told = await office.door.ask("POST", f"{SERVERS}/{made['id']}/refresh")
+    assert (status, [tool["name"] for tool in told["tools"]]) == (200, ["tracker/connect"])
+    assert (told["tools_cached"], told["tools_cache_at"]) == (0, None)
+    assert await office.pool.fetchval("SELECT bool_or(shared) FROM tools") is False
+
+
+async def test_who_connects_while_a_server_is_registered_lists_its_tools_later(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registration has found nobody connected yet; the first call of what stands for the tools lists them."""
+    await office.register()
+    ada, listing = await office.key_of("ada"), McpCaller.listing
+
+    async def overtaken(self: McpCaller, account_id: Any, server: Any) -> Any:
+        found = await listing(self, account_id, server)
+        await office.connect(ada, ADA)
+        return found
+
+    monkeypatch.setattr(McpCaller, "listing", overtaken)
+    made = await office.register(name="issues")
+    assert [tool["name"] for tool in made["tools"]] == ["issues/connect"]
+    office.double.status = 500
+    assert (await office.run(ada, "issues/connect"))["status"] == "error"
+    office.double.status = None
+    assert "Search again" in (await office.run(ada, "issues/connect"))["output"]
+    assert (await office.run(ada, "issues/list_issues"))["status"] == "ok"
+    assert "issues/connect" not in await office.tools()
+
+
 async def test_a_refresh_asks_as_the_account_else_as_the_newest_user(office: Office) -> None:
     """Whose credential is refused is expired and the next one asked; with nobody left nothing changes."""
     made = await office.register()
