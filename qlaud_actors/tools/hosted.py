@@ -5,6 +5,7 @@ which it may repeat.
 """
 
 import uuid
+from typing import Any
 
 from qlaud_actors.connectors.answer import hide
 from qlaud_actors.connectors.catalog import ConnectorCatalog
@@ -45,24 +46,35 @@ class HostedDesk:
 
     async def list_tools(self, connector: str, access: Access, seconds: float = LIST_SECONDS) -> Listing:
         """What it lists for a credential. Raises McpFailed, RequestProblem."""
-        spelled = access.spelled()
-        try:
-            listing = await self._client.list_tools(self.peer(connector, access), seconds)
-        except McpFailed as error:
-            raise without(error, spelled) from None
-        return Listing(hide(listing.tools, spelled), listing.cut)
+        listing = await self._listed(connector, access, seconds)
+        return Listing(hide(listing.tools, access.spelled()), listing.cut)
 
     async def ask(self, connector: str, given: Given) -> Listing:
-        """The same for a credential that somebody has just given. Raises ConnectRefused."""
+        """The same for a credential that somebody has just given. Raises ConnectRefused.
+
+        Words of the tools themselves are none: hidden in them, they would end the tools of everybody.
+        """
         vendor = self.known(connector)
         name = vendor.name if vendor else connector
+        access = Access(given.auth, given.settings, given.secrets)
         try:
-            return await self.list_tools(connector, Access(given.auth, given.settings, given.secrets))
+            listing = await self._listed(connector, access, LIST_SECONDS)
         except RequestProblem as problem:
             raise ConnectRefused(None, str(problem)) from None
         except McpFailed as error:
             logger.info("hosted_server_refused", connector=connector, status=error.status)
             raise ConnectRefused(None, _in_words(name, error)) from None
+        shown = hide(listing.tools, access.spelled())
+        if [_called(tool) for tool in shown] != [_called(tool) for tool in listing.tools]:
+            raise ConnectRefused(None, f"{name} uses these words for its tools, so they are no credential.")
+        return Listing(shown, listing.cut)
+
+    async def _listed(self, connector: str, access: Access, seconds: float) -> Listing:
+        """As the server says it, with the credential if it repeats it. Raises McpFailed, RequestProblem."""
+        try:
+            return await self._client.list_tools(self.peer(connector, access), seconds)
+        except McpFailed as error:
+            raise without(error, access.spelled()) from None
 
     async def keep(self, rows: Connection, account_id: uuid.UUID, connector: str, listing: Listing) -> None:
         """The tools of the account's servers of this vendor whose tools nobody has listed yet.
@@ -75,6 +87,11 @@ class HostedDesk:
             if tools:
                 unusable += await mcp_store.fill(rows, account_id, server, tools)
             logger.info("mcp_listed", mcp_server_id=str(server.id), tools=len(tools), unusable=len(unusable))
+
+
+def _called(tool: dict[str, Any]) -> tuple[Any, Any]:
+    """What a call has to spell as the server does."""
+    return tool["name"], tool["inputSchema"]
 
 
 def without(error: McpFailed, secrets: tuple[str, ...]) -> McpFailed:

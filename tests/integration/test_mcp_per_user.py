@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes.mcp_double import McpDouble, listed, mcp_double
@@ -237,6 +237,21 @@ async def test_what_does_not_connect_says_why_and_changes_nothing(
     assert await office.tools() == ["tracker/connect"]
 
 
+async def test_words_of_the_tools_themselves_are_no_credential(office: Office) -> None:
+    """A server that lists to strangers takes any; hidden in the tools of all, such a one would end them."""
+    office.double.people = None
+    hosted = office.mcp._users._hosted._catalog.hosted  # type: ignore[union-attr]
+    cast("dict[str, str]", hosted.overrides)["monday"] = office.double.url
+    await office.register(catalog_slug="monday")
+    ada, monday = await office.key_of("ada"), "qlaud-mcp/mcp-monday"
+    for word in ("object", "properties", "list_issues"):
+        status, told = await office.manage(ada, "connect", monday, credentials={"api_token": word})
+        assert (status, "no credential" in told["error"]["message"]) == (400, True), told
+    assert await office.tools() == ["tracker/connect"]
+    assert (await office.manage(ada, "connect", monday, credentials={"api_token": "t" * 40}))[0] == 200
+    assert len(await office.tools()) == 3
+
+
 async def test_the_page_connects_and_lists(office: Office) -> None:
     """The link of the desk opens the same page as for connectors; the form makes connection and tools."""
     await office.register()
@@ -302,7 +317,7 @@ async def test_who_is_shown_nothing_leaves_the_server_to_the_next(office: Office
 async def test_who_connects_while_a_server_is_registered_lists_its_tools_later(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The registration has found nobody connected yet; the first call of what stands for the tools lists them."""
+    """The registration found nobody connected; the first call of what stands for the tools lists them."""
     await office.register()
     ada, listing = await office.key_of("ada"), McpCaller.listing
 
