@@ -93,7 +93,8 @@ async def fill(
 ) -> list[Unusable]:
     """Make a server's tools what it lists now, within the caller's transaction.
 
-    Those that stay keep their ids. Gives the tools whose names were taken. Raises NotFound when the server was deleted meanwhile.
+    Those that stay keep their ids. Gives the tools whose names were taken. Raises NotFound when the server
+    was deleted meanwhile.
     """
     known = server.tools_cache_at_ms is not None
     if await connection.fetchval(QUERIES.lock_mcp_server, account_id, server.id, known) is None:
