@@ -45,6 +45,11 @@ class McpFailed(Exception):
         self.status = status
         self.by_server = by_server
 
+    @property
+    def words(self) -> str:
+        """As much of the message as is told on. Secrets have to be hidden in the whole, before."""
+        return str(self)[:MAX_WORDS]
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -153,7 +158,7 @@ async def _in_session(
             await mcp.initialize()
             return await work(mcp)
         except McpError as error:
-            return McpFailed(error.error.message[:MAX_WORDS], by_server=True)
+            return McpFailed(error.error.message, by_server=True)
         except BaseException:
             transport.over = True
             raise

@@ -107,7 +107,7 @@ def _in_words(name: str, error: McpFailed) -> str:
     if error.status == 403:
         return f"{name} does not let this credential in (status 403): it may lack a permission."
     if error.by_server:
-        return f"{name} refused: {error}"
+        return f"{name} refused: {error.words}"
     if error.status is not None and 400 <= error.status < 500 and error.status != 429:
         return f"{name} answered with status {error.status}: it may not accept this credential."
     return f"{name} could not be asked: {error}. Nothing was saved. Try again."

@@ -196,7 +196,7 @@ async def _list_first(users: ServerUsers, entry: Entry, server: McpServer) -> di
 
 
 def _not_listed(error: McpFailed) -> McpServerFailed:
-    return McpServerFailed(f"The MCP server's tools could not be listed: {error}.")
+    return McpServerFailed(f"The MCP server's tools could not be listed: {error.words}.")
 
 
 def _told(told: dict[str, Any] | McpFailed, tool: Tool) -> ToolOutcome:
@@ -205,7 +205,7 @@ def _told(told: dict[str, Any] | McpFailed, tool: Tool) -> ToolOutcome:
 
 def _outcome(error: McpFailed, tool: Tool) -> ToolOutcome:
     if error.by_server:
-        return _failed(f"The tool's MCP server refused the call: {error}")
+        return _failed(f"The tool's MCP server refused the call: {error.words}")
     if not error.sent:
         return _failed(f"The tool's MCP server was not usable, so the call was not made: {error}.")
     words = f"The tool's MCP server gave no result: {error}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
-from mcp import types
+from mcp import McpError, types
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.applications import Starlette
@@ -54,6 +54,8 @@ class McpDouble:
     people: dict[str, str] | None = None
     """Whom the bearer tokens that are let in belong to; None: anybody is let in."""
     redirect: str | None = None
+    refusal: str | None = None
+    """Refuse to list with an error of the protocol, in these words and the bearer token."""
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     called: asyncio.Event = field(default_factory=asyncio.Event)
     metas: list[dict[str, Any]] = field(default_factory=list)
@@ -72,6 +74,10 @@ class McpDouble:
         @server.list_tools()  # type: ignore[no-untyped-call, untyped-decorator]
         async def list_tools(request: types.ListToolsRequest) -> types.ListToolsResult:
             params = request.params if request else None  # the library itself asks with nothing
+            if self.refusal is not None:
+                asked = server.request_context.request
+                words = self.refusal + _bearer(dict(asked.headers) if asked else {})
+                raise McpError(types.ErrorData(code=types.INTERNAL_ERROR, message=words))
             start = int(params.cursor) if params and params.cursor else 0
             end = start + self.page_size
             more = self.endless or end < len(self.tools)

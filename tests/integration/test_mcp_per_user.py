@@ -444,6 +444,19 @@ async def test_a_credential_is_nowhere(office: Office) -> None:
     assert all(row["purpose"].startswith("tool_call:") for row in purposes)
 
 
+async def test_no_half_of_a_credential_is_left_where_words_are_cut(office: Office) -> None:
+    """A long error of the server that ends with the credential, told to its user and to an admin."""
+    made = await office.register()
+    ada = await office.key_of("ada")
+    await office.connect(ada, ADA)
+    office.double.refusal = "x" * 1985
+    _, told = await office.manage(ada, "connect", credentials={"api_key": ADA})
+    _, again = await office.door.ask("POST", f"{SERVERS}/{made['id']}/refresh")
+    for refused in (told, again):
+        assert "xxx[hidden]" in refused["error"]["message"]
+        assert ADA[:8] not in refused["error"]["message"]
+
+
 async def test_a_call_that_waits_is_not_made_after_disconnecting(office: Office, vault: Vault) -> None:
     """A connection that ends between its lookup and the request is not used."""
     await office.register()
