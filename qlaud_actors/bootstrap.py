@@ -259,10 +259,11 @@ def _open_vendors(
         return links.create(pool, owner, connector, settings.base_url)
 
     executor = Executor(catalog, connections, credentials, sender)
-    desk = ConnectionDesk(catalog, connections, make_link)
+    offered = Builtins.load(catalog)
+    desk = ConnectionDesk(catalog, connections, make_link, offered.of_vendors)
     mcp = McpCaller(client, ServerUsers(hosted, connections, credentials))
     builtins = BuiltinCaller(
-        Builtins.load(catalog),
+        offered,
         VendorTools(sender, catalog.overrides, executor),
         pool,
         allow_private=allow_private,

@@ -5,7 +5,7 @@ REST, where the developer's own program speaks, `connect` may bring credentials 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from qlaud_actors.connectors.catalog import ConnectorCatalog
@@ -14,7 +14,7 @@ from qlaud_actors.connectors.connection import OF_SERVER
 from qlaud_actors.connectors.connections import Connection, Connections, ConnectRefused, Owner
 from qlaud_actors.connectors.model import Auth, Connector
 from qlaud_actors.tools.connector import PREFIX, owner_of
-from qlaud_actors.tools.model import CallContext, ToolOutcome, Toolset
+from qlaud_actors.tools.model import CallContext, Tool, ToolOutcome, Toolset
 
 NO_CREDENTIALS = (
     "Credentials are not taken in a conversation, and nothing was saved. Use `connect` without them and give "
@@ -48,6 +48,8 @@ class ConnectionDesk:
     catalog: ConnectorCatalog
     connections: Connections
     make_link: MakeLink
+    builtins: Mapping[str, str] = field(default_factory=dict)
+    """Providers of built-ins that are an action of a connector: its slug."""
 
     async def answer(
         self, arguments: Mapping[str, Any], toolset: Toolset, context: CallContext, *, by_model: bool = True
@@ -108,18 +110,25 @@ class ConnectionDesk:
         name = (arguments.get("tool") or "").strip()
         if not name:
             raise _Refused(f"`tool` is needed to {arguments['action']}.")
-        tool = toolset.find_reachable(name)
-        if tool is not None and tool.connector is None:
-            return None
         slug, _, action = name.removeprefix(PREFIX).partition("/")
-        if tool is not None and tool.kind == "mcp":
-            slug, action = tool.connector or "", ""
+        tool = toolset.find_reachable(name)
+        if tool is not None:
+            needed = self._needed(tool)
+            if needed is None:
+                return None
+            slug, action = needed, ""
         connector = self.catalog.find(slug)
         if _is_server(slug) and arguments["action"] == "connect" and slug not in _servers(toolset):
             connector = None  # what nothing here would use is not asked for
         if connector is None or (action and connector.action(action) is None):
             raise _Refused(f"There is no tool named {name[:128]!r}. Search for it first.")
         return connector
+
+    def _needed(self, tool: Tool) -> str | None:
+        """The connector whose connection a tool needs, if any."""
+        if tool.kind == "builtin" and tool.auth_mode == "per_user":
+            return self.builtins.get(tool.provider or "")
+        return tool.connector
 
 
 def _is_server(slug: str) -> bool:

@@ -12,6 +12,7 @@ from aiohttp import web
 from front_door import Door, front_door
 from receiver import Receiver, hangs_up, running_receiver, says
 
+from qlaud_actors.connectors import links
 from qlaud_actors.connectors.catalog import OVERRIDE, ConnectorCatalog
 from qlaud_actors.connectors.connection import Owner
 from qlaud_actors.connectors.connections import Connections
@@ -28,6 +29,7 @@ from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.kept import KeptCalls
+from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.store import list_tools
 
@@ -94,6 +96,11 @@ class Office:
         return answer["results"][0]
 
 
+async def no_link(_: Owner, connector: str) -> links.NewLink:
+    """A link that nobody opens."""
+    return links.NewLink(f"https://qlaud.example/{connector}", 0)
+
+
 async def no_wait(_: float) -> None:
     """Retry at once."""
 
@@ -113,6 +120,7 @@ async def office(pool: Pool, vault: Vault) -> AsyncIterator[Office]:
         settings = Settings(allow_private_webhooks=True)
         dispatcher = Dispatcher({"builtin": caller}, KeptCalls(pool))
         services = {"vault": vault, "builtins": builtins, "dispatcher": dispatcher}
+        services["desk"] = ConnectionDesk(connectors, connections, no_link, builtins.of_vendors)
         async with front_door(pool, settings=settings, **services) as door:
             yield Office(door, vendor, caller, connections, pool, vault)
 
@@ -281,6 +289,15 @@ async def test_an_end_user_brings_the_credential(office: Office) -> None:
         "slack-post-message", auth_mode="per_user", config={"channel": "C1"}, timeout_ms=5000
     )
     assert (made["auth_mode"], made["timeout_ms"]) == ("per_user", 5000)
+    ada = (await office.door.mint(end_user_id="ada"))["secret"]
+
+    async def manage(action: str) -> Any:
+        body = {"action": action, "tool": "slack-post-message"}
+        return (await office.door.ask("POST", "/v1/connections", body, key=ada))[1]
+
+    told = await manage("status")
+    assert (told["tool"], told["status"]) == ("qlaud-mcp/slack", "not_connected")
+    assert (await manage("connect"))["connect_url"].endswith("/slack")
     missing = await office.call("slack-post-message", text="Hi")
     assert missing.is_error
     assert (missing.output["error"], missing.output["tool"]) == ("not_connected", "qlaud-mcp/slack")
@@ -291,6 +308,11 @@ async def test_an_end_user_brings_the_credential(office: Office) -> None:
     assert json.loads(office.vendor.bodies[-1])["channel"] == "C1"
     eve = CallContext(ACCOUNT, "req_2", end_user_id="eve")
     assert (await office.call("slack-post-message", eve, text="Hi")).is_error
+    assert (await manage("status"))["connected_as"] == "ada (A)"
+    assert (await manage("disconnect"))["status"] == "not_connected"
+    await office.register("calculator")
+    body = {"action": "status", "tool": "calculator"}
+    assert (await office.door.ask("POST", "/v1/connections", body, key=ada))[1]["status"] == "connected"
 
 
 HTTP = {

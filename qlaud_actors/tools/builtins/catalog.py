@@ -36,6 +36,11 @@ class Builtins:
         """The built-in of this provider."""
         return self.offers.get(provider or "")
 
+    @property
+    def of_vendors(self) -> dict[str, str]:
+        """Those that are an action of a connector, by provider: its slug."""
+        return {name: offer.connector.slug for name, offer in self.offers.items() if offer.connector}
+
 
 def _packaged() -> dict[str, str]:
     directory = files("qlaud_actors.tools.builtins").joinpath("catalog")
