@@ -34,9 +34,6 @@ PARALLEL = 4
 CALL_SECONDS = 60.0
 """The most for all attempts of a call together."""
 
-MIN_SECONDS = 0.1
-"""For a request whose time is over already; it is made all the same."""
-
 NOT_CONNECTED, EXPIRED = "not_connected", "connection_expired"
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -159,8 +156,8 @@ class Executor:
         """Try until a verdict stands, attempts are spent, or the time is. Raises CredentialDead."""
         number, verdict = 1, None
         while True:
-            if not await self._living(run, first=verdict is None):
-                return verdict.result if verdict and not verdict.dead else ended(run.connector)
+            if (reason := await self._hindrance(run, first=verdict is None)) is not None:
+                return verdict.result if verdict and not verdict.dead else reason
             verdict = await self._attempt(run, number)
             if verdict.dead and not run.renewed:
                 if (failed := await self._renew(run)) is not None:
@@ -175,6 +172,12 @@ class Executor:
                 return verdict.result
             await self._sleep(pause)
             number += 1
+
+    async def _hindrance(self, run: _Run, *, first: bool) -> Result | None:
+        """Why no attempt is made now. One that is cut off at once may still be carried out."""
+        if not await self._living(run, first=first):
+            return ended(run.connector)
+        return _too_late(run.connector) if run.left <= 0 else None
 
     async def _living(self, run: _Run, *, first: bool) -> bool:
         """Whether the connection is still there, asked right before its credential is sent."""
@@ -210,9 +213,7 @@ class Executor:
                 idempotency_key=run.call.id,
                 override=override,
             )
-            received = await self._sender.send(
-                request, trusted=override is not None, seconds=max(run.left, MIN_SECONDS)
-            )
+            received = await self._sender.send(request, trusted=override is not None, seconds=run.left)
             status = received.status
             answer = shaped(run.connector, run.action, run.call.arguments, received, access.spelled())
             result = answer.failure.kind if answer.failure else "ok"
@@ -276,6 +277,11 @@ def broken(connector: Connector, action: Action, failed: SendFailed) -> Verdict:
     unsure = action.effect != "read"
     retry = action.effect != "write" and not failed.permanent
     return Verdict(Result(words, "unavailable", unsure=unsure), retry)
+
+
+def _too_late(connector: Connector) -> Result:
+    words = f"The call was not made: its time was over before {connector.name} could be asked."
+    return Result(words, "unavailable")
 
 
 def ended(connector: Connector) -> Result:

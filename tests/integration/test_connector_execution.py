@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from qlaud_actors.connectors import sending
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.connections import Connections, ConnectRefused
-from qlaud_actors.connectors.execute import PARALLEL
+from qlaud_actors.connectors.execute import PARALLEL, ActionCall
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool
@@ -30,6 +30,15 @@ async def bench(pool: Pool, vault: Vault) -> AsyncIterator[Bench]:
     """A vendor, and who calls it."""
     async with running_bench(pool, vault) as bench:
         yield bench
+
+
+async def test_a_write_whose_time_is_over_is_not_begun(bench: Bench) -> None:
+    """Opening its credential took all its time: nothing is sent that nobody would wait for."""
+    await bench.connect()
+    call = ActionCall("call_1", ALICE, "acme", "create_item", {"text": "t"}, seconds=0)
+    result = await bench.executor.run(call)
+    assert (result.code, result.unsure, bench.acme.asked) == ("unavailable", False, [])
+    assert "not made" in result.output
 
 
 async def test_a_request_is_sent_as_it_was_built(bench: Bench) -> None:
