@@ -4,6 +4,7 @@ Where a server is, the catalogue says at every use. What a server says is told o
 which it may repeat.
 """
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -83,7 +84,7 @@ class HostedDesk:
         nothing usable is listed, they leave the servers to the next one.
         """
         for server in await mcp_store.unlisted_servers(rows, account_id, connector.removeprefix(OF_SERVER)):
-            tools, unusable = tools_of(server, listing.tools)
+            tools, unusable = await asyncio.to_thread(tools_of, server, listing.tools)
             if tools:
                 unusable += await mcp_store.fill(rows, account_id, server, tools)
             logger.info("mcp_listed", mcp_server_id=str(server.id), tools=len(tools), unusable=len(unusable))

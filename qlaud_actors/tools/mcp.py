@@ -4,6 +4,7 @@ A call is made once. The library does not say how far a broken one came, so noth
 the journal's call id goes along, in `_meta` and as `Idempotency-Key`, for when a turn is carried on.
 """
 
+import asyncio
 import time
 import uuid
 from dataclasses import replace
@@ -124,7 +125,7 @@ class McpCaller:
                 ) from None
             raise _not_listed(error) from None
 
-    def stored(
+    async def stored(
         self, server: McpServer, listing: Listing | None
     ) -> tuple[McpServer, list[Tool], list[Unusable]]:
         """A server and its tools as they are to be stored, and the tools that cannot be used.
@@ -132,7 +133,8 @@ class McpCaller:
         With nothing to use, a server that each user connects is not listed yet: one tool stands for those
         of the next one, so that it stays to be found and connected.
         """
-        tools, unusable = tools_of(server, listing.tools) if listing else ([], [])
+        listed = listing.tools if listing else []
+        tools, unusable = await asyncio.to_thread(tools_of, server, listed)
         if listing and listing.cut:
             unusable.append(Unusable(f"{server.name}/…", "The server lists more tools than are read."))
         known = bool(tools) or server.auth_mode == "tenant"
@@ -151,7 +153,7 @@ async def register_server(
     """
     await mcp_store.check_room(pool, account_id, server.name)
     listing = await caller.listing(account_id, server)
-    server, tools, unusable = caller.stored(server, listing)
+    server, tools, unusable = await caller.stored(server, listing)
     unusable += await mcp_store.insert_server(pool, vault, account_id, server, tools)
     return await _as_stored(pool, vault, account_id, server.id, unusable)
 
@@ -165,7 +167,7 @@ async def refresh_server(
     if listing is None:
         tool = f"{PREFIX}{server.connector}"
         raise Conflict(f"No connected account can list the tools of this MCP server: connect `{tool}`.")
-    server, tools, unusable = caller.stored(server, listing)
+    server, tools, unusable = await caller.stored(server, listing)
     unusable += await mcp_store.replace_tools(pool, account_id, server, tools)
     return await _as_stored(pool, vault, account_id, server.id, unusable)
 

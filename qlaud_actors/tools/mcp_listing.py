@@ -34,7 +34,10 @@ class Plan:
 
 
 def tools_of(server: McpServer, listed: list[dict[str, Any]]) -> tuple[list[Tool], list[Unusable]]:
-    """The tools named `<server>/<tool>`, and those that cannot be used, each with its reason."""
+    """The tools named `<server>/<tool>`, and those that cannot be used, each with its reason.
+
+    Checking their schemas takes 0.2 s for a usual server, 13 s for the largest listing: run it in a thread.
+    """
     tools: dict[str, Tool] = {}
     unusable = []
     for told in listed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,6 +32,7 @@ from qlaud_actors.tools.hosted import HostedDesk
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
+from qlaud_actors.tools.mcp_listing import tools_of
 from qlaud_actors.tools.model import CallContext, ToolCall, ToolOutcome
 from qlaud_actors.tools.server_users import ServerUsers
 from qlaud_actors.tools.store import list_tools
@@ -335,6 +337,24 @@ async def test_who_connects_while_a_server_is_registered_lists_its_tools_later(
     assert "Search again" in (await office.run(ada, "issues/connect"))["output"]
     assert (await office.run(ada, "issues/list_issues"))["status"] == "ok"
     assert "issues/connect" not in await office.tools()
+
+
+async def test_listings_are_checked_beside_the_event_loop(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a connection and at a refresh: the schemas of the largest listing are a dozen seconds of work."""
+    on_loop: list[bool] = []
+
+    def noted(*args: Any) -> Any:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return tools_of(*args)
+
+    for module in ("hosted", "mcp"):
+        monkeypatch.setattr(f"qlaud_actors.tools.{module}.tools_of", noted)
+    made = await office.register()
+    await office.connect(await office.key_of("ada"), ADA)
+    assert (await office.door.ask("POST", f"{SERVERS}/{made['id']}/refresh"))[0] == 200
+    assert on_loop == [False] * 3
 
 
 async def test_a_refresh_asks_as_the_account_else_as_the_newest_user(office: Office) -> None:
