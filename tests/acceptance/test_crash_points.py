@@ -1,17 +1,13 @@
 """What if the worker dies between these two lines? A table of lines, each tried."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from cluster import Cluster, process, running_cluster, script
 
 from qlaud_actors.db.pool import Connection, connect
-
-HERE = Path(__file__).parent
 
 # function, side, which call; and whether the tool's call may have happened without a known result
 POINTS = [
@@ -66,18 +62,13 @@ async def survive(
     user, key_id = await cluster.key(max_spend_usd=1)
     thread = (await user.post("/v1/threads", {}))["id"]
     lines = script({"text": "first", "tools": [{"name": "lookup", "input": {}}]}, {"text": "second"})
-    dying_environ = {**cluster.environ, "CRASH_AT": point}
 
     async def follow() -> list[dict]:
         return [event async for event in user.stream(thread, lines, tools=[tool])]
 
-    dying = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(HERE / "crashing_worker.py"),
-        env={**dying_environ, "PYTHONPATH": str(HERE.parents[1])},
-    )
-    following = asyncio.create_task(follow())
-    assert await asyncio.wait_for(dying.wait(), 15) == 9
+    async with process("workers", cluster.environ, dies_at=point) as dying:
+        following = asyncio.create_task(follow())
+        assert await asyncio.wait_for(dying.wait(), 15) == 9
     async with process("workers", cluster.environ):
         events = await asyncio.wait_for(following, 25)
 

@@ -166,13 +166,9 @@ async def test_a_dying_worker_pays_no_summary_twice(cluster: Cluster) -> None:
         cluster.scripted.reset()
         if number:
             await rows(cluster, "DELETE FROM compactions RETURNING 1")
-        dying = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).parent / "crashing_worker.py"),
-            env={**cluster.environ, "CRASH_AT": point},
-        )
-        asking = asyncio.create_task(user.turn(thread, script({"text": "ok"})))
-        assert await asyncio.wait_for(dying.wait(), 20) == 9
+        async with process("workers", cluster.environ, dies_at=point) as dying:
+            asking = asyncio.create_task(user.turn(thread, script({"text": "ok"})))
+            assert await asyncio.wait_for(dying.wait(), 20) == 9
         async with worker(cluster):
             assert (await asyncio.wait_for(asking, 30))["content"][0]["text"] == "ok"
         versions = await rows(cluster, "SELECT * FROM compactions ORDER BY version")
