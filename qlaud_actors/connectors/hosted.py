@@ -7,6 +7,7 @@ header are here: `source` says where that is written.
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import urlsplit
 
@@ -84,6 +85,7 @@ class HostedServers:
         return self.overrides.get(entry.slug, entry.server_url)
 
 
+@lru_cache(256)
 def parse(name: str, text: str) -> HostedServer:
     """The entry of one file. Raises ConnectorFileError."""
     try:

@@ -6,20 +6,21 @@ stopped and killed like any other. How users start it, `qlaud up`, is tested in 
 """
 
 import asyncio
-import gc
 import importlib
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from unittest import mock
 
 from crashing import arm
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["api.__main__", "workers.__main__"])
+_context.set_forkserver_preload(["warm"])
 
 
 class Child:
@@ -60,12 +61,13 @@ def fork(module: str, environ: Mapping[str, str], output: Path | None = None, di
     `dies_at` is a point of `crashing.py`.
     """
     process = _context.Process(target=_run, args=(module, dict(environ), output, dies_at), daemon=True)
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # noqa: TID251 - not read
+        forkserver.ensure_running()  # it finds `warm.py` there
     process.start()
     return Child(process)
 
 
 def _run(module: str, environ: dict[str, str], output: Path | None, dies_at: str) -> None:
-    gc.freeze()  # what is shared with the server is not walked, which would copy it
     os.environ.clear()  # noqa: TID251 - it is made, not read
     os.environ.update(environ)  # noqa: TID251 - it is made, not read
     if output:
