@@ -190,6 +190,8 @@ async def running_cluster(
             await until_ready(client)
         yield Cluster(clients, doors, carriers, scripted, webhook, redis_url, database_url, base)
         await books_agree(database_url)
+        for child in (*doors, *carriers):  # they end at the same time
+            child.send_signal(signal.SIGTERM)
 
 
 async def books_agree(database_url: str) -> None:

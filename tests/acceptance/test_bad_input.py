@@ -981,7 +981,11 @@ async def fingerprint(pool: Pool) -> dict[str, tuple[int, str]]:
         f" FROM (SELECT (to_jsonb(t) - 'last_used_at')::text AS r FROM {table} t) rows"
         for (table,) in tables
     ]
-    return {row["name"]: (row["n"], row["sum"]) for row in await pool.fetch(" UNION ALL ".join(parts))}
+    async with pool.acquire() as connection, connection.transaction():
+        # Postgres would start processes for it, which takes ten times as long as the tables do.
+        await connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+        rows = await connection.fetch(" UNION ALL ".join(parts))
+    return {row["name"]: (row["n"], row["sum"]) for row in rows}
 
 
 async def seed(cluster: Cluster, pool: Pool) -> tuple[dict[str, str], dict[str, Api]]:
