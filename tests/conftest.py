@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import re
@@ -36,8 +37,14 @@ _numbers = itertools.count()
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first, in their random order: both cores are then busy to the end."""
-    items.sort(key=lambda item: "acceptance" not in item.path.parts)
+    """The long ones first, in their random order: all cores are then busy to the end."""
+    items.sort(key=lambda item: "acceptance" not in item.path.parts and item.path.stem != "test_message_search")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded now stays to the end: the collector need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
