@@ -38,7 +38,7 @@ _numbers = itertools.count()
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, in their random order: all cores are then busy to the end."""
-    items.sort(key=lambda item: "acceptance" not in item.path.parts and item.path.stem != "test_message_search")
+    items.sort(key=lambda item: not ({"acceptance", "test_message_search.py"} & {*item.path.parts}))
 
 
 def pytest_collection_finish() -> None:
