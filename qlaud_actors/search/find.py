@@ -190,15 +190,14 @@ class _Search:
 
     async def _nearest(self, chroma: VectorIndex, index: Any, vector: Any, depth: int) -> list[Scored]:
         """The nearest of the account that are in scope; further ones when that leaves too few."""
+        everything = sees_account(self.key) and not self.wanted.filtered
         for most in (max(WIDE, 2 * depth), WIDER):
             near = await chroma.query(index["collection_id"], vector, most)
             ranked = best_of((*parse_chunk_id(one), score) for one, score in near)
-            found = await self._in_scope(ranked)
+            found = ranked if everything else await self._in_scope(ranked)
             if len(found) >= depth or len(near) < most:
                 return found[:depth]
-        if not self.wanted.filtered and sees_account(self.key):
-            return found
-        return await self._one_by_one(index["id"], vector, MANY, depth)
+        return found if everything else await self._one_by_one(index["id"], vector, MANY, depth)
 
     async def _in_scope(self, ranked: list[Scored]) -> list[Scored]:
         places = [one.place for one in ranked]
