@@ -33,9 +33,15 @@ def thread_from(row: Record) -> Thread:
 def turn_from(row: Record) -> Turn:
     """A turn from its row joined with its thread's end user."""
     request = msgspec.convert(row["request"], TurnRequest)
-    usage, summaries = (Usage(*(n or 0 for n in row[used])) for used in ("used", "used_for_summaries"))
     fields = {name: row[name] for name in TURN_FIELDS}
-    return Turn(request=request, usage=usage, summary_usage=summaries, **fields)
+    used = {"usage": _usage_from(row["used"]), "summary_usage": _usage_from(row["used_for_summaries"])}
+    return Turn(request=request, **used, **fields)
+
+
+def _usage_from(sums: list[int | None]) -> Usage:
+    """Of nothing the sums are NULL."""
+    read, written, cached, marked = (count or 0 for count in sums)
+    return Usage(read, written, cached, marked)
 
 
 def message_from(row: Record) -> StoredMessage:
