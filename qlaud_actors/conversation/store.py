@@ -34,8 +34,8 @@ def turn_from(row: Record) -> Turn:
     """A turn from its row joined with its thread's end user."""
     request = msgspec.convert(row["request"], TurnRequest)
     fields = {name: row[name] for name in TURN_FIELDS}
-    used = {"usage": _usage_from(row["used"]), "summary_usage": _usage_from(row["used_for_summaries"])}
-    return Turn(request=request, **used, **fields)
+    usage, summary_usage = _usage_from(row["used"]), _usage_from(row["used_for_summaries"])
+    return Turn(request=request, usage=usage, summary_usage=summary_usage, **fields)
 
 
 def _usage_from(sums: list[int | None]) -> Usage:
