@@ -504,6 +504,12 @@ SELECT id FROM threads WHERE account_id = $1 AND external_id = $2 AND deleted_at
 INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
 VALUES ($1, $2, $3, $4, $5, COALESCE(to_timestamp($6::bigint / 1000.0), now()));
 
+-- name: import_compaction
+-- What stood for the oldest messages elsewhere.
+INSERT INTO compactions (thread_id, version, summary, summarized_through_seq, trimmed_through_seq, omitted,
+                         model, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, COALESCE(to_timestamp($8::bigint / 1000.0), now()));
+
 -- name: imported
 -- A thread that was filled by an import; it was last active when the last thing was said in it.
 UPDATE threads

@@ -1,7 +1,8 @@
 -- name: export_threads
 -- Threads of an account behind an id: one of them, or those of an end user.
-SELECT id, end_user_id, metadata, title, workspace_id, default_mode, default_model, parent_thread_id,
-       branched_at_seq, external_id, created_at, last_active_at
+SELECT id, end_user_id, metadata, title, workspace_id, kind, default_mode, default_model, approval, compaction,
+       compaction_threshold, compaction_model, parent_thread_id, branched_at_seq, external_id, ttl_days,
+       keep_latest_messages, created_at, last_active_at
   FROM threads
  WHERE account_id = $1 AND ($2::uuid IS NULL OR id = $2) AND ($3::text IS NULL OR end_user_id = $3)
    AND deleted_at IS NULL AND ($4::uuid IS NULL OR id >= $4)
@@ -33,6 +34,31 @@ SELECT position, id, turn_id, step, model_slug, provider_slug, input_tokens, out
   FROM (SELECT row_number() OVER (ORDER BY u.created_at, u.id) AS position, u.*
           FROM usage_events u JOIN turns t ON t.id = u.turn_id WHERE t.thread_id = $1) AS events
  WHERE position > $2 ORDER BY position LIMIT $3;
+
+-- name: export_compaction
+-- What models saw in place of a thread's oldest messages, behind a version.
+SELECT version AS position, version, summary, summarized_through_seq, trimmed_through_seq, omitted, model,
+       cost_nanos, turn_id, created_at
+  FROM compactions WHERE thread_id = $1 AND version > $2::bigint ORDER BY version LIMIT $3;
+
+-- name: export_artifact
+-- What tools have kept in a thread, behind a position; of its owner only the kind.
+SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM (SELECT row_number() OVER (ORDER BY a.created_at, a.id) AS position, a.*
+          FROM artifacts a JOIN threads h ON h.account_id = a.account_id
+         WHERE h.id = $1 AND (a.thread_id = $1 OR a.owner = 'thread:' || $1::uuid)) AS kept
+ WHERE position > $2::bigint ORDER BY position LIMIT $3;
+
+-- name: export_loose_artifacts
+-- What tools have kept for an end user or their keys in none of their threads, behind a position.
+SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM (SELECT row_number() OVER (ORDER BY a.created_at, a.id) AS position, a.* FROM artifacts a
+         WHERE a.account_id = $1
+           AND (a.owner = 'user:' || $2::text
+                OR a.owner IN (SELECT 'key:' || id FROM keys WHERE account_id = $1 AND end_user_id = $2::text))
+           AND NOT EXISTS (SELECT FROM threads h WHERE h.id = a.thread_id AND h.account_id = $1
+                              AND h.end_user_id = $2::text AND h.deleted_at IS NULL)) AS kept
+ WHERE position > $3::bigint ORDER BY position LIMIT $4;
 
 -- name: export_connections
 -- What is or was connected for an end user; never the credentials.

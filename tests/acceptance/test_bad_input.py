@@ -287,8 +287,37 @@ def imports() -> list[Row]:
                 ("thread_id", "x"),
             )
         ),
+        *(Row(400, "POST", IMPORT, {**said, "compactions": [bad]}) for bad in compactions()),
+        *(Row(400, "POST", IMPORT, {**said, "artifacts": [bad]}) for bad in artifacts()),
         Row(403, "POST", IMPORT, {**said, "end_user_id": "bob"}, key="user"),
     ]
+
+
+def compactions() -> list[Any]:
+    """What cannot stand for one message."""
+    good = {"version": 1, "summary": "s", "summarized_through_seq": 1, "trimmed_through_seq": 0}
+    bad: list[tuple[str, Any]] = [
+        *(("version", value) for value in (0, 2**31, "x")),
+        *(("summary", value) for value in ("", None, "\x00", "x" * 10_001, 5)),
+        *((name, value) for name in list(good)[2:] for value in (-1, 2, "x")),
+        *(("model", value) for value in ("\x00", "x" * 256)),
+        ("created_at", -1),
+        ("cost_nanos", 5),
+    ]
+    return [5, {}, *({**good, name: value} for name, value in bad)]
+
+
+def artifacts() -> list[Any]:
+    """What no tool could have kept."""
+    good = {"name": "a", "mime": "text/plain", "content": "eA=="}
+    bad: list[tuple[str, Any]] = [
+        *(("name", value) for value in ("", "x" * 201, "\x00", 5)),
+        *(("mime", value) for value in ("text/html", "image/png", "image/png\r\nx: y", "application/json", 5)),
+        *(("content", value) for value in ("x", "/w==", 5)),
+        ("updated_at", -1),
+        ("owner", "account"),
+    ]
+    return [5, {}, *({**good, name: value} for name, value in bad)]
 
 
 def threads() -> list[Row]:
