@@ -287,13 +287,13 @@ def imports() -> list[Row]:
                 ("thread_id", "x"),
             )
         ),
-        *(Row(400, "POST", IMPORT, {**said, "compactions": [bad]}) for bad in compactions()),
-        *(Row(400, "POST", IMPORT, {**said, "artifacts": [bad]}) for bad in artifacts()),
+        *(Row(400, "POST", IMPORT, {**said, "compactions": [bad]}) for bad in foreign_compactions()),
+        *(Row(400, "POST", IMPORT, {**said, "artifacts": [bad]}) for bad in foreign_artifacts()),
         Row(403, "POST", IMPORT, {**said, "end_user_id": "bob"}, key="user"),
     ]
 
 
-def compactions() -> list[Any]:
+def foreign_compactions() -> list[Any]:
     """What cannot stand for one message."""
     good = {"version": 1, "summary": "s", "summarized_through_seq": 1, "trimmed_through_seq": 0}
     bad: list[tuple[str, Any]] = [
@@ -307,7 +307,7 @@ def compactions() -> list[Any]:
     return [5, {}, *({**good, name: value} for name, value in bad)]
 
 
-def artifacts() -> list[Any]:
+def foreign_artifacts() -> list[Any]:
     """What no tool could have kept."""
     good = {"name": "a", "mime": "text/plain", "content": "eA=="}
     bad: list[tuple[str, Any]] = [

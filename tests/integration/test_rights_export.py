@@ -163,7 +163,7 @@ async def test_nobody_elses_is_in_it(pool: Pool) -> None:
 TEXTS = ("title", "workspace_id", "kind", "default_mode", "default_model", "approval", "compaction")
 SUMMARY = ("version", "summary", "summarized_through_seq", "trimmed_through_seq", "omitted", "model")
 SAME = {
-    "thread": (*TEXTS, "metadata", "end_user_id", "compaction_threshold", "compaction_model", "last_active_at"),
+    "thread": (*TEXTS, "metadata", "end_user_id", "compaction_threshold", "compaction_model"),
     "message": ("seq", "role", "content", "created_at"),
     "compaction": (*SUMMARY, "created_at"),
     "artifact": ("owner", "name", "mime", "content", "created_at", "updated_at"),
