@@ -2,8 +2,8 @@
 
 `export`, then for each thread `thread`, `message`…, `turn`…, `tool_call`…, `usage`…, `compaction`…,
 `artifact`…, then what was kept for the end user in no thread (`artifact`…), `connection`…, and `end` at last,
-so that a copy which was cut off is noticed. A page is one short statement: any size in constant memory. A line
-has a `cursor`, unless it is of a connection; a download goes on behind the last one that arrived.
+so that a copy which was cut off is noticed. A page is one short statement: any size in constant memory.
+Lines have a `cursor`, but those of connections; a download goes on behind the last one that arrived.
 """
 
 import uuid

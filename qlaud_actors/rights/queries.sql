@@ -280,16 +280,23 @@ SELECT ttl_days, keep_latest_threads, keep_latest_messages FROM retention WHERE 
 UPDATE threads SET ttl_days = $2, keep_latest_messages = $3 WHERE id = $1 AND deleted_at IS NULL RETURNING id;
 
 -- name: accounts_with_rules
--- Accounts that have a rule, or a thread with one.
-SELECT account_id FROM retention
-UNION SELECT account_id FROM threads
- WHERE deleted_at IS NULL AND (ttl_days IS NOT NULL OR keep_latest_messages IS NOT NULL);
+-- Accounts, or one of them, that have a rule, or a thread with one, oldest first.
+SELECT a.id, a.name FROM accounts a
+ WHERE ($1::uuid IS NULL OR a.id = $1)
+   AND a.id IN (SELECT account_id FROM retention
+                UNION SELECT account_id FROM threads
+                 WHERE deleted_at IS NULL AND (ttl_days IS NOT NULL OR keep_latest_messages IS NOT NULL))
+ ORDER BY a.created_at, a.id;
+
+-- name: account_is_there
+-- Whether there is such an account.
+SELECT EXISTS (SELECT FROM accounts WHERE id = $1);
 
 -- name: expired_threads
 -- Threads of an account that are kept no longer: not active for so many days, or beyond the latest of their end
 -- user (without one: of their key). One in which something runs is left alone.
-SELECT id FROM (
-    SELECT h.id, h.last_active_at, COALESCE(h.ttl_days, $2) AS days,
+SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::bigint AS oldest_ms FROM (
+    SELECT h.id, h.last_active_at, h.ttl_days AS own_days, COALESCE(h.ttl_days, $2) AS days,
            row_number() OVER (PARTITION BY COALESCE(h.end_user_id, h.key_id::text)
                               ORDER BY h.last_active_at DESC, h.id DESC) AS place
       FROM threads h WHERE h.account_id = $1 AND h.deleted_at IS NULL) ranked
@@ -305,7 +312,10 @@ UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_i
 -- name: long_threads
 -- Threads with more messages than are kept, the first message that stays, and how many go. What stays begins
 -- with a question: a tool's results are never parted from the calls.
-SELECT h.id, cut.first, (SELECT count(*) FROM messages WHERE thread_id = h.id AND seq < cut.first) AS messages
+SELECT h.id AS thread_id, h.keep_latest_messages AS own_messages, cut.first,
+       (SELECT count(*) FROM messages WHERE thread_id = h.id AND seq < cut.first) AS messages,
+       (SELECT (extract(epoch FROM created_at) * 1000)::bigint FROM messages
+         WHERE thread_id = h.id ORDER BY seq LIMIT 1) AS oldest_ms
   FROM threads h,
        LATERAL (SELECT max(seq) AS first FROM messages m
                  WHERE m.thread_id = h.id AND m.role = 'user' AND strpos(m.content::text, '"tool_result"') = 0
