@@ -100,7 +100,8 @@ def _day(ms: int | None) -> str:
 
 def _in_all(found: list[Found], manner: Manner) -> str:
     threads = sum(len(due.whole) for _, _, due in found)
-    trimmed, messages = (sum(n) for n in zip(*((len(d.trimmed), d.messages) for _, _, d in found), strict=True))
+    trimmed = sum(len(due.trimmed) for _, _, due in found)
+    messages = sum(due.messages for _, _, due in found)
     goes = f"{threads:,} threads, and {messages:,} messages of {trimmed:,} threads that stay"
     if manner.dry_run:
         return f"would remove {goes}; nothing was changed"

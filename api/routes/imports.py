@@ -129,7 +129,7 @@ def _compactions(body: ImportBody) -> list[ImportedCompaction]:
         where = f"compactions[{index}]"
         no_nul(where, [one.summary, one.model])
         if one.version <= version or one.summarized_through_seq < through:
-            raise InvalidRequest(f"{where}: versions must rise, and none may stand for less than the one before.")
+            raise InvalidRequest(f"{where}: versions must rise, and none may go back behind the one before.")
         version, through = one.version, one.summarized_through_seq
         if max(through, one.trimmed_through_seq) > len(body.messages):
             raise InvalidRequest(f"{where}: there are only {len(body.messages)} messages.")

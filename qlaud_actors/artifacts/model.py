@@ -60,7 +60,7 @@ class Brought:
             if len(self.content) > MAX_PICTURE_BYTES:
                 return f"a picture must have at most {MAX_PICTURE_BYTES:,} bytes"
             same = picture_kind(self.content) == self.mime
-            return None if same else "`mime` must be text/plain, application/json, or that of the picture it is"
+            return None if same else "`mime` must be that of a text, of JSON, or of the picture it is"
         if len(self.content) > MAX_TEXT_BYTES:
             return f"a text must have at most {MAX_TEXT_BYTES:,} bytes"
         try:
