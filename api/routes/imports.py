@@ -71,12 +71,16 @@ class ArtifactBody(msgspec.Struct, forbid_unknown_fields=True):
     updated_at: Time | None = None
 
 
+Compactions = Annotated[list[CompactionBody], msgspec.Meta(max_length=MAX_MESSAGES)]
+Artifacts = Annotated[list[ArtifactBody], msgspec.Meta(max_length=MAX_ARTIFACTS)]
+
+
 class ImportBody(ThreadBody, forbid_unknown_fields=True, kw_only=True):
     """What a new thread may have, what was said in it, and its id where it comes from."""
 
     messages: Annotated[list[MessageBody], msgspec.Meta(max_length=MAX_MESSAGES)]
-    compactions: Annotated[list[CompactionBody], msgspec.Meta(max_length=MAX_MESSAGES)] = []
-    artifacts: Annotated[list[ArtifactBody], msgspec.Meta(max_length=MAX_ARTIFACTS)] = []
+    compactions: Compactions = msgspec.field(default_factory=list)
+    artifacts: Artifacts = msgspec.field(default_factory=list)
     external_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
 
 
