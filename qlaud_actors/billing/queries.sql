@@ -63,7 +63,8 @@ WITH sums AS (
            sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)::bigint
                AS input_tokens,
            sum(output_tokens)::bigint AS output_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens,
-           sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens
+           sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens,
+           sum_units_v1(units) AS units
       FROM usage_events
      WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
        AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
@@ -91,7 +92,8 @@ WITH groups AS (
            sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)
                AS input_tokens,
            sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens,
-           sum(cache_write_5m_tokens + cache_write_1h_tokens) AS cache_write_tokens
+           sum(cache_write_5m_tokens + cache_write_1h_tokens) AS cache_write_tokens,
+           sum_units_v1(units) AS units
       FROM usage_events
      WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
        AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
@@ -112,12 +114,14 @@ WITH groups AS (
            COALESCE(sum(input_tokens), 0)::bigint AS total_input_tokens,
            COALESCE(sum(output_tokens), 0)::bigint AS total_output_tokens,
            COALESCE(sum(cache_read_tokens), 0)::bigint AS total_cache_read_tokens,
-           COALESCE(sum(cache_write_tokens), 0)::bigint AS total_cache_write_tokens
+           COALESCE(sum(cache_write_tokens), 0)::bigint AS total_cache_write_tokens,
+           sum_units_v1(units) AS total_units
       FROM groups
 )
 SELECT t.*, p.place, p.key_id, p.key_name, p.key_prefix, p.cost_nanos::bigint AS cost_nanos, p.request_count,
        p.input_tokens::bigint AS input_tokens, p.output_tokens::bigint AS output_tokens,
-       p.cache_read_tokens::bigint AS cache_read_tokens, p.cache_write_tokens::bigint AS cache_write_tokens
+       p.cache_read_tokens::bigint AS cache_read_tokens, p.cache_write_tokens::bigint AS cache_write_tokens,
+       p.units
   FROM totals t LEFT JOIN page p ON true ORDER BY p.place;
 
 -- name: usage_columns
@@ -194,6 +198,12 @@ SELECT kind, sum(amount_nanos)::bigint AS amount_nanos
 -- Remember an event of Stripe; nothing comes back when it was seen before.
 INSERT INTO stripe_events (id, type) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id;
 
+-- name: prune_events
+-- Forget some events that came so many days ago. What they told was written in their own transaction.
+DELETE FROM stripe_events
+ WHERE id IN (SELECT id FROM stripe_events WHERE received_at < now() - make_interval(days => $1)
+               ORDER BY received_at LIMIT 1000);
+
 -- name: begin_payment
 -- The row of a payment, so that it can be locked.
 INSERT INTO payments (id, state) VALUES ($1, $2) ON CONFLICT DO NOTHING;
@@ -269,7 +279,7 @@ SELECT fail_auto_topup_v1($1, $2, $3, $4, $5);
 
 -- name: credit_auto_topup
 -- Its event came: close a top-up.
-SELECT credit_auto_topup_v1($1, $2, $3);
+SELECT credit_auto_topup_v2($1, $2, $3);
 
 -- name: set_stripe_meter
 -- Push an account's usage from now on; no row comes back when there is no such account.

@@ -1,0 +1,27 @@
+-- Sums of units, small repairs, and what is told of a wallet that runs low.
+
+-- Counts of two sets of units (`usage.Units`), together; and of as many as there are.
+CREATE FUNCTION add_units_v1(jsonb, jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT jsonb_object_agg(name, count)
+      FROM (SELECT name, sum(count::bigint) AS count
+              FROM (SELECT * FROM jsonb_each_text($1) UNION ALL SELECT * FROM jsonb_each_text($2)) AS u(name, count)
+             GROUP BY name) AS sums
+$$;
+CREATE AGGREGATE sum_units_v1(jsonb) (
+    SFUNC = add_units_v1, STYPE = jsonb, COMBINEFUNC = add_units_v1, PARALLEL = SAFE
+);
+
+-- Old events of Stripe are forgotten (`prune_events`).
+CREATE INDEX stripe_events_by_age ON stripe_events (received_at);
+
+-- As `credit_auto_topup_v1`, but an event that comes again long after does not forget later declines.
+CREATE FUNCTION credit_auto_topup_v2(topup uuid, account uuid, payment text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM auto_topup_rules WHERE account_id = account FOR UPDATE;
+    UPDATE auto_topups SET state = 'credited', payment_id = payment, reason = NULL, finished_at = now()
+     WHERE id = topup AND account_id = account AND state <> 'credited';
+    IF FOUND THEN
+        UPDATE auto_topup_rules SET declines = 0 WHERE account_id = account;
+    END IF;
+END $$;
