@@ -66,7 +66,7 @@ async def test_a_payment_told_by_many_events_credits_once(door: Door, stripe: St
 async def test_an_event_that_was_forgotten_credits_nothing_when_it_comes_again(
     door: Door, pool: Pool, stripe: StripeDouble
 ) -> None:
-    """Old events are pruned, new ones are not; every event of a payment, told anew in any order, is no money."""
+    """Old events are pruned, new ones not; every event of a payment, told anew in any order, is no money."""
     key = await customer(door)
     page = await order(door, key)
     completed = stripe.pay(page["id"])
