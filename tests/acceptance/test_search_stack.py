@@ -38,7 +38,7 @@ def search(stack: Stack, *arguments: str, **environ: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_killed_chroma_comes_back_and_the_commands_tell_and_remake(start_stack: Start, until: Until) -> None:
+def test_a_killed_chroma_comes_back_and_the_commands_remake(start_stack: Start, until: Until) -> None:
     """503 while it is away, turns go on, search answers again by itself; then status and reindex as told."""
     with scripted_cloud() as url:
         stack = start_stack(ANTHROPIC_API_KEY="a", ANTHROPIC_BASE_URL=url)
