@@ -26,8 +26,8 @@ MIN_CENTS, MAX_CENTS = 50, 99_999_999
 
 
 EVENT_DAYS = 40
-"""How long events are remembered. Stripe delivers again for 3 days, and by hand for 30; whenever one comes, the
-payment knows what it was told (`payment.merge`), and the ledger gets what it lacks."""
+"""How long events are remembered. Stripe delivers again for 3 days, and by hand for 30; whenever one comes,
+the payment knows what it was told (`payment.merge`), and the ledger gets what it lacks."""
 
 
 @dataclass(frozen=True, slots=True)
