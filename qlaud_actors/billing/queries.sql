@@ -166,13 +166,17 @@ INSERT INTO accounts (id, name) VALUES ($1, $2);
 -- Another name for an account.
 UPDATE accounts SET name = $2 WHERE id = $1;
 
+-- name: set_low_balance
+-- Below which balance an account is told; NULL leaves it to its automatic top-ups.
+UPDATE accounts SET low_balance_nanos = $2 WHERE id = $1;
+
 -- name: set_billing
 -- Make an account prepaid (true) or postpaid.
 SELECT set_billing_v2($1, $2);
 
 -- name: accounts
 -- All accounts, or one, with what they have and what is held of it, oldest first.
-SELECT a.id, a.name, w.account_id IS NOT NULL AS prepaid,
+SELECT a.id, a.name, a.low_balance_nanos, w.account_id IS NOT NULL AS prepaid,
        COALESCE(w.balance_nanos, account_balance_v1(a.id)) AS balance_nanos,
        (SELECT COALESCE(sum(h.amount_nanos), 0)::bigint
           FROM holds h JOIN keys k ON k.id = h.key_id WHERE k.account_id = a.id) AS held_nanos,

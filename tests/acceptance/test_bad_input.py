@@ -611,6 +611,7 @@ def money() -> list[Row]:
         Row(403, "GET", "/v1/accounts", key="user"),
         Row(404, "GET", account, ids={"account_id": "{none}"}),
         Row(400, "PATCH", account, {"billing": "free"}),
+        *(Row(400, "PATCH", account, {"low_balance_usd": bad}) for bad in (-1, "5", [], 1e30)),
         Row(400, "POST", "/v1/accounts", {"name": ""}),
         Row(400, "POST", "/v1/accounts", {"name": "x", "billing": "maybe"}),
         Row(400, "POST", "/v1/accounts", {"name": "x", "starter_credit_usd": -1}),

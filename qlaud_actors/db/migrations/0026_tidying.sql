@@ -25,3 +25,15 @@ BEGIN
         UPDATE auto_topup_rules SET declines = 0 WHERE account_id = account;
     END IF;
 END $$;
+
+-- Below which balance an account's webhooks are told (`wallet.low`); NULL: as its automatic top-ups say.
+ALTER TABLE accounts ADD COLUMN low_balance_nanos bigint CHECK (low_balance_nanos >= 0);
+CREATE VIEW wallet_thresholds AS
+SELECT w.account_id, w.balance_nanos, w.held_nanos, COALESCE(a.low_balance_nanos, r.threshold_nanos) AS threshold_nanos
+  FROM wallets w JOIN accounts a ON a.id = w.account_id LEFT JOIN auto_topup_rules r ON r.account_id = w.account_id;
+
+-- That an account was told, until its balance is up again or its threshold is another one.
+CREATE TABLE wallet_notices (
+    account_id       uuid PRIMARY KEY REFERENCES accounts,
+    threshold_nanos  bigint NOT NULL
+);
