@@ -218,6 +218,7 @@ class Ticket:
             logger.error("settlement_lost", hold=str(self.call_id), model=self.model.slug)  # noqa: TRY400
         else:
             self._settled = True
+        self.call.over()
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:

@@ -110,7 +110,7 @@ class FallbackCall(Generic[C]):
 
     _fallback: Fallback
     candidates: tuple[Model, ...]
-    _opener: Opener[C]
+    _opener: Opener[C] | None
     _before: BeforeAttempt
     attempts: list[Attempt] = field(default_factory=list)
     """Every candidate that was asked or refused, in order."""
@@ -156,6 +156,12 @@ class FallbackCall(Generic[C]):
                 return await self._ask_whole(model, start, read)
             except ProviderError as error:
                 self._line_up_again(line, model, error)
+
+    def over(self) -> None:
+        """Nobody else will be asked. The methods of its user are let go of: user and call would be a cycle
+        that waits for the garbage collector, which took a tenth of the CPU under load.
+        """
+        self._opener, self._before = None, nothing
 
     def _line(self) -> "_Line":
         most = len(self.candidates) + self._fallback.policy.attempts - 1
@@ -225,7 +231,7 @@ class FallbackCall(Generic[C]):
         circuits.tried(model, start)
         answered = False
         try:
-            call = self.current = self._opener(model)
+            call = self.current = self._open(model)
             async with aclosing(call.events()) as pieces:
                 async for piece in pieces:
                     if not answered:
@@ -245,7 +251,7 @@ class FallbackCall(Generic[C]):
         circuits = self._fallback.circuits
         circuits.tried(model, start)
         try:
-            call = self.current = self._opener(model)
+            call = self.current = self._open(model)
             answer = await read(call)
         except ProviderError as error:
             circuits.failed(model, error, self._fallback.clock())
@@ -254,6 +260,10 @@ class FallbackCall(Generic[C]):
         circuits.succeeded(model)
         self._note(model, start, None)
         return answer
+
+    def _open(self, model: Model) -> C:
+        assert self._opener is not None
+        return self._opener(model)
 
     def _note(self, model: Model, start: float, error: QlaudError | None) -> None:
         ms = round((self._fallback.clock() - start) * 1000)

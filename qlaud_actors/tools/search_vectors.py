@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from qlaud_actors.embeddings.embedder import (
-    BATCH,
     DIMENSIONS,
     MODEL,
+    PIECE,
     Embedder,
     EmbeddingsUnavailable,
     Vectors,
@@ -100,7 +100,7 @@ class SearchVectors:
     async def _fill(self) -> None:
         try:
             while self._wanted:
-                some = list(self._wanted.items())[:BATCH]
+                some = list(self._wanted.items())[:PIECE]
                 rows = await self._embedder.vectors([text for _, text in some])
                 for (key, _), row in zip(some, rows, strict=True):
                     self._wanted.pop(key, None)
