@@ -87,12 +87,13 @@ async def patch_account(request: web.Request) -> web.Response:
 
 def account_object(account: Account) -> dict[str, object]:
     """An account as the API shows it."""
+    low = account.low_balance_nanos
     return {
         "id": str(account.id),
         "object": "account",
         "name": account.name,
         **balance_object(account),
-        "low_balance_usd": None if account.low_balance_nanos is None else nanos_to_usd(account.low_balance_nanos),
+        "low_balance_usd": None if low is None else nanos_to_usd(low),
         "created_at": account.created_at_ms,
     }
 
