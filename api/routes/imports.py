@@ -37,16 +37,16 @@ REQUIRED: dict[str, dict[str, type]] = {
 SPOKEN_BY = {"tool_use": "assistant", "thinking": "assistant", "tool_result": "user"}
 
 
+Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
+Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_MESSAGES)]
+
+
 class MessageBody(msgspec.Struct, forbid_unknown_fields=True):
     """One message; `created_at` in ms since the epoch."""
 
     role: Literal["user", "assistant"]
     content: str | Annotated[list[dict[str, Any]], msgspec.Meta(max_length=MAX_BLOCKS)]
-    created_at: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)] | None = None
-
-
-Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
-Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_MESSAGES)]
+    created_at: Time | None = None
 
 
 class CompactionBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -9,7 +9,6 @@ MAX_ARTIFACTS = 500
 MAX_OWNER_BYTES = 256 * 1024 * 1024
 """Of all artifacts of an owner."""
 
-
 MAX_NAME = 200
 
 

@@ -64,7 +64,7 @@ WITH sums AS (
                AS input_tokens,
            sum(output_tokens)::bigint AS output_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens,
            sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens,
-           sum_units_v1(units) AS units
+           sum_units_v1(array_agg(units) FILTER (WHERE units IS NOT NULL)) AS units
       FROM usage_events
      WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
        AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
@@ -93,7 +93,7 @@ WITH groups AS (
                AS input_tokens,
            sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens,
            sum(cache_write_5m_tokens + cache_write_1h_tokens) AS cache_write_tokens,
-           sum_units_v1(units) AS units
+           sum_units_v1(array_agg(units) FILTER (WHERE units IS NOT NULL)) AS units
       FROM usage_events
      WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
        AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
@@ -115,7 +115,7 @@ WITH groups AS (
            COALESCE(sum(output_tokens), 0)::bigint AS total_output_tokens,
            COALESCE(sum(cache_read_tokens), 0)::bigint AS total_cache_read_tokens,
            COALESCE(sum(cache_write_tokens), 0)::bigint AS total_cache_write_tokens,
-           sum_units_v1(units) AS total_units
+           sum_units_v1(array_agg(units) FILTER (WHERE units IS NOT NULL)) AS total_units
       FROM groups
 )
 SELECT t.*, p.place, p.key_id, p.key_name, p.key_prefix, p.cost_nanos::bigint AS cost_nanos, p.request_count,

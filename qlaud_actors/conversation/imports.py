@@ -73,7 +73,7 @@ async def take_in(
     or there is no room for the artifacts; then nothing is changed).
     """
     if external_id is not None and (known := await _known(pool, viewer, external_id)):
-        return await _add_artifacts(pool, viewer, known, brought.artifacts)
+        return await _add_artifacts(pool, known, brought.artifacts)
     try:
         async with pool.acquire() as connection, connection.transaction():
             thread = await threads.create(connection, viewer, new)
@@ -94,17 +94,17 @@ async def take_in(
     except UniqueViolation:
         assert external_id is not None
         if known := await _known(pool, viewer, external_id):
-            return await _add_artifacts(pool, viewer, known, brought.artifacts)
+            return await _add_artifacts(pool, known, brought.artifacts)
         raise
 
 
-async def _add_artifacts(pool: Pool, viewer: Viewer, thread: Thread, artifacts: list[Brought]) -> Taken:
+async def _add_artifacts(pool: Pool, thread: Thread, artifacts: list[Brought]) -> Taken:
     if artifacts:
         async with pool.acquire() as connection, connection.transaction():
             if await connection.fetchval(QUERIES.keep_thread, thread.id) is None:
                 raise Conflict("The thread was deleted in this moment; import it again.")
             await _restore(connection, thread, artifacts)
-    return Taken(await threads.get(pool, viewer, thread.id), created=False)
+    return Taken(thread, created=False)
 
 
 async def _restore(connection: Connection, thread: Thread, artifacts: list[Brought]) -> None:

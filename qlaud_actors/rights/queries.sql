@@ -44,9 +44,12 @@ SELECT version AS position, version, summary, summarized_through_seq, trimmed_th
 -- name: export_artifact
 -- What tools have kept in a thread, behind a position; of its owner only the kind.
 SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
-  FROM (SELECT row_number() OVER (ORDER BY a.created_at, a.id) AS position, a.*
-          FROM artifacts a JOIN threads h ON h.account_id = a.account_id
-         WHERE h.id = $1 AND (a.thread_id = $1 OR a.owner = 'thread:' || $1::uuid)) AS kept
+  FROM (SELECT row_number() OVER (ORDER BY created_at, id) AS position, *
+          FROM (SELECT * FROM artifacts WHERE thread_id = $1
+                UNION ALL
+                SELECT * FROM artifacts
+                 WHERE account_id = (SELECT account_id FROM threads WHERE id = $1)
+                   AND owner = 'thread:' || $1::uuid AND thread_id IS DISTINCT FROM $1) AS both_ways) AS kept
  WHERE position > $2::bigint ORDER BY position LIMIT $3;
 
 -- name: export_loose_artifacts

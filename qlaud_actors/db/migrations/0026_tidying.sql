@@ -1,15 +1,12 @@
 -- Sums of units, small repairs, and what is told of a wallet that runs low.
 
--- Counts of two sets of units (`usage.Units`), together; and of as many as there are.
-CREATE FUNCTION add_units_v1(jsonb, jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+-- Counts by the name of the unit (`usage.Units`) of many rows together; NULL of none.
+CREATE FUNCTION sum_units_v1(units jsonb[]) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT jsonb_object_agg(name, count)
-      FROM (SELECT name, sum(count::bigint) AS count
-              FROM (SELECT * FROM jsonb_each_text($1) UNION ALL SELECT * FROM jsonb_each_text($2)) AS u(name, count)
-             GROUP BY name) AS sums
+      FROM (SELECT u.name, sum(u.count::bigint) AS count
+              FROM unnest(units) AS one(counts), jsonb_each_text(one.counts) AS u(name, count)
+             GROUP BY u.name) AS sums
 $$;
-CREATE AGGREGATE sum_units_v1(jsonb) (
-    SFUNC = add_units_v1, STYPE = jsonb, COMBINEFUNC = add_units_v1, PARALLEL = SAFE
-);
 
 -- Old events of Stripe are forgotten (`prune_events`).
 CREATE INDEX stripe_events_by_age ON stripe_events (received_at);
