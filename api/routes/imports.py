@@ -1,5 +1,6 @@
 """`POST /v1/threads/import`: a conversation that began elsewhere becomes a thread."""
 
+import time
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +12,8 @@ from api.responses import json_response
 from api.routes.threads import ThreadBody, check_new, check_text, thread_object
 from qlaud_actors.artifacts.model import MAX_ARTIFACTS, MAX_NAME, Brought
 from qlaud_actors.conversation import imports
-from qlaud_actors.conversation.imports import Imported, ImportedCompaction, ImportedMessage
+from qlaud_actors.conversation.imports import Imported, ImportedMessage
+from qlaud_actors.conversation.model import Compaction
 from qlaud_actors.conversation.threads import NewThread
 from qlaud_actors.errors import InvalidRequest
 
@@ -125,10 +127,10 @@ def _check(where: str, message: MessageBody) -> None:
                 raise InvalidRequest(f"{where}.content[{index}].{name} must be a {needed.__name__}.")
 
 
-def _compactions(body: ImportBody) -> list[ImportedCompaction]:
+def _compactions(body: ImportBody) -> list[Compaction]:
     """Each version comes after the one before, and shows no more than there is."""
-    taken: list[ImportedCompaction] = []
-    version, through = 0, 0
+    taken: list[Compaction] = []
+    version, through, now = 0, 0, int(time.time() * 1000)
     for index, one in enumerate(body.compactions):
         where = f"compactions[{index}]"
         no_nul(where, [one.summary, one.model])
@@ -140,7 +142,8 @@ def _compactions(body: ImportBody) -> list[ImportedCompaction]:
         if through and one.summary is None:
             raise InvalidRequest(f"{where}.summary is needed where it stands for messages.")
         fields = msgspec.structs.asdict(one)
-        taken.append(ImportedCompaction(created_at_ms=fields.pop("created_at"), **fields))
+        said = fields.pop("created_at")
+        taken.append(Compaction(cost_nanos=0, created_at_ms=now if said is None else said, **fields))
     return taken
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from qlaud_actors.artifacts import store
 from qlaud_actors.artifacts.model import Brought, owner_of
 from qlaud_actors.conversation import threads
-from qlaud_actors.conversation.model import Thread
+from qlaud_actors.conversation.model import Compaction, Thread
 from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.conversation.threads import NewThread, Viewer
 from qlaud_actors.db.pool import Connection, Pool, UniqueViolation
@@ -24,20 +24,8 @@ class ImportedMessage:
     created_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImportedCompaction:
-    """What stood for the oldest messages elsewhere; nothing is charged for it here."""
-
-    version: int
-    summary: str | None
-    summarized_through_seq: int
-    trimmed_through_seq: int
-    omitted: bool
-    model: str | None
-    created_at_ms: int | None = None
-
-
-COMPACTION = tuple(ImportedCompaction.__dataclass_fields__)
+COMPACTION = tuple(name for name in Compaction.__dataclass_fields__ if name != "cost_nanos")
+"""What is taken over of one; nothing is charged for it here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +33,7 @@ class Imported:
     """What a thread gets from elsewhere."""
 
     messages: list[ImportedMessage]
-    compactions: list[ImportedCompaction]
+    compactions: list[Compaction]
     artifacts: list[Brought]
 
 

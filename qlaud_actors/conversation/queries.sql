@@ -508,7 +508,7 @@ VALUES ($1, $2, $3, $4, $5, COALESCE(to_timestamp($6::bigint / 1000.0), now()));
 -- What stood for the oldest messages elsewhere.
 INSERT INTO compactions (thread_id, version, summary, summarized_through_seq, trimmed_through_seq, omitted,
                          model, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, COALESCE(to_timestamp($8::bigint / 1000.0), now()));
+VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::bigint / 1000.0));
 
 -- name: imported
 -- A thread that was filled by an import; it was last active when the last thing was said in it.

@@ -253,3 +253,14 @@ async def test_no_more_artifacts_come_in_than_one_may_have(
         assert (await door.ask("POST", path, {**said, "artifacts": [one, other]}))[0] == 200
         kept = await pool.fetch("SELECT name, content FROM artifacts ORDER BY name")
         assert [tuple(row) for row in kept] == [("a", b"mine"), ("b", b"x")]
+
+
+async def test_a_summarising_model_that_is_not_here_is_left_behind(pool: Pool, tmp_path: Path) -> None:
+    """The thread comes all the same; what it says of other things is kept."""
+    async with front_door(pool) as door:
+        found = await thread(door, pool, TALK)
+        lines = await copy(door, f"/v1/threads/{found}/export")
+        lines[1] |= {"compaction_model": "gone", "compaction_threshold": 0.5}
+        made = await imported(door, tmp_path, lines)
+        _, told = await door.ask("GET", f"/v1/threads/{made}")
+        assert (told["compaction_model"], told["compaction_threshold"]) == (None, 0.5)
