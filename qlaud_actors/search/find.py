@@ -43,8 +43,8 @@ MANY = 20_000
 WIDE, WIDER = 50, 2_000
 """How many of the nearest Chroma is asked for, at least and at most."""
 
-RANKED = 2_000
-"""Of the messages that have a word, so many are ranked."""
+RANKED = 1_000
+"""Of the messages of a large scope that have a word, so many are ranked: 10 ms."""
 
 FUSED = 50
 """Places of each ranking that are put together."""
@@ -102,7 +102,7 @@ class Searcher:
 
     async def find(self, key: ApiKey, wanted: Wanted) -> Page:
         """A page of what was found. Raises SearchUnavailable; BudgetRefused where the model costs."""
-        search = _Search(self, key, wanted)
+        search = _Search(self, key, wanted, await self._few(key, wanted))
         if wanted.mode == "text":
             found = await search.by_words(wanted.depth)
         elif wanted.mode == "semantic":
@@ -113,6 +113,12 @@ class Searcher:
             found = fuse(semantic, text)
         page = found[wanted.offset : wanted.offset + wanted.limit]
         return Page(await self._shown(page, wanted.query), len(found) >= wanted.depth)
+
+    async def _few(self, key: ApiKey, wanted: Wanted) -> bool:
+        """Whether the scope has so few messages that each of them is looked at."""
+        if sees_account(key) and not wanted.filtered:
+            return False
+        return bool(await self.pool.fetchval(QUERIES.scope_size, *_scope(key, wanted)) <= FEW)
 
     async def _shown(self, page: Sequence[Scored], query: str) -> list[Finding]:
         """Messages with their snippets; one that was deleted just now is missing."""
@@ -128,13 +134,15 @@ class _Search:
     searcher: Searcher
     key: ApiKey
     wanted: Wanted
+    few: bool
 
     async def by_words(self, depth: int) -> list[Scored]:
         """Best first, by rank (0 to 1)."""
-        query = spelled(self.wanted.query)
-        rows = await self.searcher.pool.fetch(
-            QUERIES.words_in_scope, *self._scope(), *self._filters(), query, depth, RANKED
-        )
+        given = (*self._scope_and_filters(), spelled(self.wanted.query), depth)
+        if self.few:
+            rows = await self.searcher.pool.fetch(QUERIES.words_of_few, *given)
+        else:
+            rows = await self.searcher.pool.fetch(QUERIES.words_in_scope, *given, RANKED)
         return [Scored(Place(row["thread_id"], row["seq"]), row["score"]) for row in rows]
 
     async def by_meaning(self, depth: int) -> list[Scored]:
@@ -149,10 +157,8 @@ class _Search:
             await chroma.alive()
             return []
         model = self.searcher.models.of(index["model"], index["dimensions"])
-        vector, few = await asyncio.gather(
-            self.searcher.vectors.of(model, self.wanted.query, self.key), self._few()
-        )
-        if few:
+        vector = await self.searcher.vectors.of(model, self.wanted.query, self.key)
+        if self.few:
             # The answer must not depend on how many threads a key has: without Chroma there is none.
             compared = self._one_by_one(index["id"], vector, FEW * 4, depth)
             _, found = await asyncio.gather(chroma.alive(), compared)
@@ -163,15 +169,10 @@ class _Search:
             await note_lost(pool, index["collection_id"])
             raise SearchUnavailable(REBUILDING) from None
 
-    async def _few(self) -> bool:
-        if sees_account(self.key) and not self.wanted.filtered:
-            return False
-        return bool(await self.searcher.pool.fetchval(QUERIES.scope_size, *self._scope()) <= FEW)
-
     async def _one_by_one(self, index_id: uuid.UUID, vector: Any, most: int, depth: int) -> list[Scored]:
         """Every vector of the scope, compared here."""
         rows = await self.searcher.pool.fetch(
-            QUERIES.vectors_in_scope, *self._scope(), *self._filters(), index_id, most
+            QUERIES.vectors_in_scope, *self._scope_and_filters(), index_id, most
         )
         if not rows:
             return []
@@ -189,38 +190,38 @@ class _Search:
 
     async def _nearest(self, chroma: VectorIndex, index: Any, vector: Any, depth: int) -> list[Scored]:
         """The nearest of the account that are in scope; further ones when that leaves too few."""
+        everything = sees_account(self.key) and not self.wanted.filtered
         for most in (max(WIDE, 2 * depth), WIDER):
             near = await chroma.query(index["collection_id"], vector, most)
             ranked = best_of((*parse_chunk_id(one), score) for one, score in near)
-            found = await self._in_scope(ranked)
+            found = ranked if everything else await self._in_scope(ranked)
             if len(found) >= depth or len(near) < most:
                 return found[:depth]
-        if not self.wanted.filtered and sees_account(self.key):
-            return found
-        return await self._one_by_one(index["id"], vector, MANY, depth)
+        return found if everything else await self._one_by_one(index["id"], vector, MANY, depth)
 
     async def _in_scope(self, ranked: list[Scored]) -> list[Scored]:
         places = [one.place for one in ranked]
         rows = await self.searcher.pool.fetch(
-            QUERIES.keep_in_scope, *self._scope(), *self._filters(), *columns(places)
+            QUERIES.keep_in_scope, *self._scope_and_filters(), *columns(places)
         )
         seen = {Place(row["thread_id"], row["seq"]) for row in rows}
         return [one for one in ranked if one.place in seen]
 
-    def _scope(self) -> tuple[Any, ...]:
-        """Whose threads."""
-        key, wanted = self.key, self.wanted
-        everything = sees_account(key)
-        return key.account_id, everything, key.id, key.end_user_id, wanted.end_user_id, wanted.thread_id
-
-    def _filters(self) -> tuple[Any, ...]:
-        """Which of their messages."""
+    def _scope_and_filters(self) -> tuple[Any, ...]:
+        """Whose threads, and which of their messages."""
         wanted = self.wanted
-        return wanted.role, _seconds(wanted.after_ms), _seconds(wanted.before_ms)
+        filters = wanted.role, _seconds(wanted.after_ms), _seconds(wanted.before_ms)
+        return (*_scope(self.key, wanted), *filters)
 
 
 def _cosines(matrix: Vectors, vector: Any) -> Any:
     return np.clip(matrix @ np.asarray(vector, np.float32), -1.0, 1.0)
+
+
+def _scope(key: ApiKey, wanted: Wanted) -> tuple[Any, ...]:
+    """Whose threads."""
+    everything = sees_account(key)
+    return key.account_id, everything, key.id, key.end_user_id, wanted.end_user_id, wanted.thread_id
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -91,7 +91,7 @@ class VectorIndex:
     async def query(self, collection_id: uuid.UUID, vector: Any, limit: int) -> list[tuple[str, float]]:
         """Ids of the nearest vectors with their cosines, best first. Raises CollectionLost."""
         body = {
-            "query_embeddings": [[round(float(x), 6) for x in vector]],
+            "query_embeddings": [np.asarray(vector, np.float64).round(6).tolist()],
             "n_results": limit,
             "include": ["distances"],
         }

@@ -226,34 +226,57 @@ SELECT m.thread_id, m.seq
    AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9));
 
 -- name: words_in_scope
--- Messages of a scope by words, best first: those with all of them, then those with some. What excludes words or
--- names a phrase is taken as it is. Of words that are everywhere, only so many messages are ranked.
-WITH wanted AS (
+-- Messages of a large scope by words, best first: those with all of them, then those with some. What excludes words
+-- or names a phrase is taken as it is. Of words that are everywhere, only so many messages are ranked. OFFSET 0 keeps
+-- the order of the joins, the index of words first: the planner cannot know how rare a word is.
+WITH wanted AS MATERIALIZED (
     SELECT query, CASE WHEN query::text ~ '[!<]' THEN query
                        ELSE replace(query::text, ' & ', ' | ')::tsquery END AS loose
       FROM (SELECT websearch_to_tsquery('english', $10) AS query) given
-), matching AS (
-    (SELECT w.thread_id, w.seq, w.words, query, loose, true AS whole
-       FROM wanted JOIN search_words w ON w.words @@ query
-       JOIN searchable_threads_v1($1, $2, $3, $4, $5, $6) t ON t.id = w.thread_id
-       JOIN messages m ON m.thread_id = w.thread_id AND m.seq = w.seq
-      WHERE ($7::text IS NULL OR m.role = $7)
-        AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
-        AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
-      LIMIT $12)
-    UNION ALL
-    (SELECT w.thread_id, w.seq, w.words, query, loose, false
-       FROM wanted JOIN search_words w ON w.words @@ loose AND NOT w.words @@ query
-       JOIN searchable_threads_v1($1, $2, $3, $4, $5, $6) t ON t.id = w.thread_id
-       JOIN messages m ON m.thread_id = w.thread_id AND m.seq = w.seq
-      WHERE ($7::text IS NULL OR m.role = $7)
-        AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
-        AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
-      LIMIT $12)
+), whole AS MATERIALIZED (
+    SELECT w.thread_id, w.seq, ts_rank(w.words, loose, 1) AS rank
+      FROM wanted
+     CROSS JOIN LATERAL (SELECT * FROM search_words f WHERE f.words @@ query OFFSET 0) w
+     CROSS JOIN LATERAL (SELECT FROM searchable_threads_v1($1, $2, $3, $4, $5, $6) t
+                          WHERE t.id = w.thread_id OFFSET 0) t
+     CROSS JOIN LATERAL (SELECT FROM messages m WHERE m.thread_id = w.thread_id AND m.seq = w.seq
+                            AND ($7::text IS NULL OR m.role = $7)
+                            AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
+                            AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9)) OFFSET 0) m
+     LIMIT $12
+), partly AS (
+    SELECT w.thread_id, w.seq, ts_rank(w.words, loose, 1) AS rank
+      FROM wanted
+     CROSS JOIN LATERAL (SELECT * FROM search_words f WHERE f.words @@ loose AND NOT f.words @@ query OFFSET 0) w
+     CROSS JOIN LATERAL (SELECT FROM searchable_threads_v1($1, $2, $3, $4, $5, $6) t
+                          WHERE t.id = w.thread_id OFFSET 0) t
+     CROSS JOIN LATERAL (SELECT FROM messages m WHERE m.thread_id = w.thread_id AND m.seq = w.seq
+                            AND ($7::text IS NULL OR m.role = $7)
+                            AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
+                            AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9)) OFFSET 0) m
+     LIMIT (SELECT CASE WHEN count(*) < $11 THEN $12 ELSE 0 END FROM whole)
 )
-SELECT thread_id, seq,
-       ((ts_rank(words, loose, 1) / (1 + ts_rank(words, loose, 1)) + whole::integer) / 2)::float8 AS score
-  FROM matching ORDER BY score DESC, thread_id, seq LIMIT $11;
+SELECT thread_id, seq, ((rank / (1 + rank) + whole) / 2)::float8 AS score
+  FROM (SELECT *, 1 AS whole FROM whole UNION ALL SELECT *, 0 FROM partly) found
+ ORDER BY score DESC, thread_id, seq LIMIT $11;
+
+-- name: words_of_few
+-- The same where the scope has few messages: each of them is compared.
+WITH wanted AS MATERIALIZED (
+    SELECT query, CASE WHEN query::text ~ '[!<]' THEN query
+                       ELSE replace(query::text, ' & ', ' | ')::tsquery END AS loose
+      FROM (SELECT websearch_to_tsquery('english', $10) AS query) given
+)
+SELECT w.thread_id, w.seq,
+       ((ts_rank(words, loose, 1) / (1 + ts_rank(words, loose, 1)) + (words @@ query)::integer) / 2)::float8 AS score
+  FROM searchable_threads_v1($1, $2, $3, $4, $5, $6) t
+  JOIN messages m ON m.thread_id = t.id
+  JOIN search_words w ON w.thread_id = m.thread_id AND w.seq = m.seq
+  JOIN wanted ON w.words @@ loose
+ WHERE ($7::text IS NULL OR m.role = $7)
+   AND ($8::float8 IS NULL OR m.created_at > to_timestamp($8))
+   AND ($9::float8 IS NULL OR m.created_at < to_timestamp($9))
+ ORDER BY score DESC, thread_id, seq LIMIT $11;
 
 -- name: found_messages
 -- Messages to be shown.
