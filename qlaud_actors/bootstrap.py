@@ -21,6 +21,7 @@ from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.connections import Connections, Owner
 from qlaud_actors.connectors.credentials import Credentials
 from qlaud_actors.connectors.execute import Executor
+from qlaud_actors.connectors.revocation import Revocations
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.sign_in import SignIn
 from qlaud_actors.connectors.store import Vault
@@ -58,11 +59,13 @@ from qlaud_actors.tools.builtins.vendor import VendorTools
 from qlaud_actors.tools.connector import ConnectorCaller, connector_tools
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.finder import ToolFinder
+from qlaud_actors.tools.hosted import HostedDesk
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.manage import ConnectionDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import Kind, RemoteCaller, Tool
 from qlaud_actors.tools.search_vectors import SearchVectors
+from qlaud_actors.tools.server_users import ServerUsers
 from qlaud_actors.tools.webhook import WebhookCaller
 
 logger = get_logger(__name__)
@@ -245,8 +248,11 @@ def _open_vendors(
     catalog = ConnectorCatalog.load(settings.environ, directory=settings.connector_dir)
     operators = _kept(stack, open_guarded_session(allow_private=True))
     sender = VendorSender(guarded, operators, allow_private=allow_private)
-    connections = Connections(pool, vault, catalog, sender)
+    client = McpClient(guarded, allow_private=allow_private)
+    hosted = HostedDesk(client, catalog)
     sign_in = SignIn(catalog, sender, settings.base_url)
+    revocations = _kept(stack, Revocations(pool, vault, catalog, sign_in))
+    connections = Connections(pool, vault, catalog, sender, hosted, revocations)
     credentials = _kept(stack, Credentials(pool, vault, sign_in))
 
     def make_link(owner: Owner, connector: str) -> Awaitable[links.NewLink]:
@@ -254,7 +260,7 @@ def _open_vendors(
 
     executor = Executor(catalog, connections, credentials, sender)
     desk = ConnectionDesk(catalog, connections, make_link)
-    mcp = McpCaller(McpClient(guarded, allow_private=allow_private))
+    mcp = McpCaller(client, ServerUsers(hosted, connections, credentials))
     builtins = BuiltinCaller(
         Builtins.load(catalog),
         VendorTools(sender, catalog.overrides, executor),

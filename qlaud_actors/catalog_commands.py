@@ -63,24 +63,38 @@ def catalog() -> None:
 @catalog.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def lint(paths: tuple[Path, ...]) -> None:
-    """Check the files given, or all packaged ones and those of QLAUD_CONNECTOR_DIR; 1 when one is wrong."""
+    """Check the files given, or all packaged ones and those of QLAUD_CONNECTOR_DIR; 1 when one is wrong.
+
+    Files of hosted MCP servers are known by their `server_url`.
+    """
     from qlaud_actors.catalog_lint import lint as lint_connector
+    from qlaud_actors.catalog_lint import lint_hosted
+    from qlaud_actors.connectors import hosted
     from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
 
     sources: dict[str, str | Path] = {str(path): path for path in paths or _own_files()}
+    theirs = {f"hosted/{name}": text for name, text in hosted.packaged().items()}
+    ours = {} if paths else {**packaged(), **theirs}
     problems: list[str] = []
-    actions = 0
-    for name, source in (sources if paths else {**packaged(), **sources}).items():
+    actions = servers = 0
+    for name, source in {**ours, **sources}.items():
         try:
-            connector = parse(name, source if isinstance(source, str) else read_text(source))
+            text = source if isinstance(source, str) else read_text(source)
+            if hosted.is_hosted(text):
+                servers += 1
+                found = lint_hosted(hosted.parse(name, text))
+            else:
+                connector = parse(name, text)
+                actions += len(connector.actions)
+                found = lint_connector(connector)
         except ConnectorFileError as error:
             problems += str(error).splitlines()
             continue
-        actions += len(connector.actions)
-        problems += [f"{name}: {problem}" for problem in lint_connector(connector)]
+        problems += [f"{name}: {problem}" for problem in found]
     for problem in problems:
         click.echo(problem, err=True)
-    click.echo(f"{actions} actions, {len(problems)} problems")
+    counted = f"{actions} actions, " + (f"{servers} hosted servers, " if servers else "")
+    click.echo(f"{counted}{len(problems)} problems")
     sys.exit(1 if problems else 0)
 
 

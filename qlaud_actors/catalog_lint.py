@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from qlaud_actors.connectors.hosted import HostedServer
 from qlaud_actors.connectors.inputs import input_schema
 from qlaud_actors.connectors.model import Action, Connector
 from qlaud_actors.errors import InvalidRequest
@@ -17,6 +18,16 @@ def lint(connector: Connector) -> list[str]:
     return [
         f"{action.name}: {problem}" for action in connector.actions for problem in _found(connector, action)
     ]
+
+
+def lint_hosted(entry: HostedServer) -> list[str]:
+    """Everything that is wrong with a hosted MCP server whose file could be read."""
+    secret = [field for field in entry.auth.fields if field.secret]
+    found = [] if any(not field.optional for field in secret) else ["it asks for no secret"]
+    found += [f"field {field.name}: a secret has no default" for field in secret if field.default]
+    if not entry.description.startswith(entry.name):
+        found.append("the description says first whose server it is")
+    return found
 
 
 def _found(connector: Connector, action: Action) -> Iterator[str]:

@@ -118,6 +118,9 @@ def _refusal(form: Form) -> Html | None:
 
 
 def _abilities(connector: Connector, app: str) -> Html:
+    if not connector.actions:
+        words = f"{app} will be able to use the tools of this server, as far as you may yourself."
+        return tag("p", words)
     reads = [action.title for action in connector.actions if action.effect == "read"]
     changes = [action.title for action in connector.actions if action.effect != "read"]
     what = " and ".join(

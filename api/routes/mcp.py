@@ -94,12 +94,8 @@ async def _toolset(request: web.Request) -> Toolset:
     toolset = await reachable_tools(hub.pool, hub.vault, caller(request).account_id, hub.connector_tools)
     found = await hub.connections.list_(owner_of(call_context(request)))
     connected = {one.connector for one in found if one.status == "connected"}
-    listed = tuple(tool for tool in toolset.reachable if tool.shared or _connector_of(tool) in connected)
+    listed = tuple(tool for tool in toolset.reachable if tool.shared or tool.connector in connected)
     return Toolset((*toolset.offered, *listed), toolset.reachable)
-
-
-def _connector_of(tool: Tool) -> str | None:
-    return tool.name.partition("/")[0] if tool.kind == "connector" else None
 
 
 async def _call(request: web.Request, params: dict[str, Any]) -> ToolOutcome:

@@ -38,7 +38,7 @@ def entry_object(slug: str, connector: Connector | None, hosted: HostedServer | 
         "docs_url": shown.docs_url,
         "server_url": hosted.server_url if hosted else None,
         "config_schema": _schema(connector, hosted),
-        "auth_modes": ["tenant"] if hosted else ["tenant", "per_user"],
+        "auth_modes": ["tenant", "per_user"],
         "connect": PREFIX + slug if connector else None,
         "actions": len(connector.actions) if connector else 0,
     }

@@ -19,10 +19,10 @@ from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools import mcp_store
-from qlaud_actors.tools.builtins.model import AuthMode
+from qlaud_actors.tools.connector import PREFIX
 from qlaud_actors.tools.mcp import refresh_server, register_server
 from qlaud_actors.tools.mcp_listing import Unusable
-from qlaud_actors.tools.model import Effect, McpServer, Tool
+from qlaud_actors.tools.model import AuthMode, Effect, McpServer, Tool
 
 routes = web.RouteTableDef()
 
@@ -108,7 +108,7 @@ def _server(body: ServerBody, hub: Services) -> McpServer:
             raise InvalidRequest("`server_url` or `catalog_slug` is missing.")
         headers, url = _headers(body.auth_headers or {}), body.server_url
     else:
-        headers, url = _configured(entry, body, hub), hub.connectors.hosted.url(entry)
+        headers, url = _configured(entry, body), hub.connectors.hosted.url(entry)
     return McpServer(
         id=new_uuid(),
         name=_name(body.name),
@@ -118,6 +118,7 @@ def _server(body: ServerBody, hub: Services) -> McpServer:
         effect=body.effect,
         has_auth_headers=bool(headers),
         catalog_slug=body.catalog_slug,
+        auth_mode=body.auth_mode,
     )
 
 
@@ -137,13 +138,18 @@ def _entry(body: ServerBody, hub: Services) -> HostedServer:
     raise InvalidRequest("`catalog_slug` is not in the catalogue: see `GET /v1/mcp-catalog`.")
 
 
-def _configured(entry: HostedServer, body: ServerBody, hub: Services) -> dict[str, str]:
-    """The headers of a registration from the catalogue. Raises InvalidRequest."""
+def _configured(entry: HostedServer, body: ServerBody) -> dict[str, str]:
+    """The headers of a registration from the catalogue, none where each user has some.
+
+    Raises InvalidRequest.
+    """
     if body.auth_mode == "per_user":
-        instead = "register it with the account's own `config`"
-        if entry.slug in hub.connectors.connectors:
-            instead = f"let end users connect `qlaud-mcp/{entry.slug}`, which needs no registration"
-        raise InvalidRequest(f"`auth_mode: per_user` is not offered for hosted MCP servers: {instead}.")
+        if body.config is not None:
+            raise InvalidRequest(
+                "`config` is the account's own credential (`auth_mode: tenant`). With `per_user` everybody"
+                f" connects `{PREFIX}{entry.connector.slug}`, the account itself with an admin key."
+            )
+        return {}
     if body.config is None:
         raise InvalidRequest("`config` is missing: `GET /v1/mcp-catalog` has its schema.")
     try:
@@ -184,6 +190,8 @@ def server_object(server: McpServer, *, whole_url: bool) -> dict[str, object]:
         "timeout_ms": server.timeout_ms,
         "effect": server.effect,
         "catalog_slug": server.catalog_slug,
+        "auth_mode": server.auth_mode,
+        "connect": PREFIX + server.connector if server.connector else None,
         "tools_cached": server.tools_cached,
         "tools_cache_at": server.tools_cache_at_ms,
         "has_auth_headers": server.has_auth_headers,

@@ -14,10 +14,10 @@ from qlaud_actors.errors import InvalidRequest, NotFound
 from qlaud_actors.ids import new_call_id, new_tool_id, new_webhook_secret
 from qlaud_actors.settings import Secret, Settings
 from qlaud_actors.tools import meta, store
-from qlaud_actors.tools.builtins.model import AuthMode, Offer
+from qlaud_actors.tools.builtins.model import Offer
 from qlaud_actors.tools.builtins.registration import Registration, registered
 from qlaud_actors.tools.dispatch import NoJournal
-from qlaud_actors.tools.model import Effect, Tool, ToolCall, ToolOutcome, Toolset
+from qlaud_actors.tools.model import AuthMode, Effect, Tool, ToolCall, ToolOutcome, Toolset
 from qlaud_actors.tools.registry import reachable_tools
 from qlaud_actors.tools.schema import check_definition
 

@@ -39,6 +39,21 @@ SELECT id, name, mime, length(content) AS size, (extract(epoch FROM updated_at) 
   FROM artifacts WHERE account_id = $1 AND owner = $2 AND starts_with(name, $3)
  ORDER BY updated_at DESC, id LIMIT $4;
 
+-- name: thread_artifacts
+-- What was last stored in a thread, newest first, without the content; on from one of them.
+SELECT id, name, mime, length(content) AS size, (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms
+  FROM artifacts
+ WHERE account_id = $1 AND thread_id = $2
+   AND ($3::uuid IS NULL OR (updated_at, id) < (SELECT updated_at, id FROM artifacts
+                                                 WHERE id = $3 AND account_id = $1 AND thread_id = $2))
+ ORDER BY updated_at DESC, id DESC LIMIT $4;
+
+-- name: thread_artifact
+-- One of them, with its content.
+SELECT id, name, mime, content, length(content) AS size,
+       (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms
+  FROM artifacts WHERE account_id = $1 AND thread_id = $2 AND id = $3;
+
 -- name: visible_artifact
 -- An artifact by its id, if the key may see it: any of the account, its end user's, its own, or of its threads.
 SELECT a.id, a.name, a.mime, a.content, length(a.content) AS size,

@@ -60,6 +60,22 @@ async def list_(rows: Rows, account_id: uuid.UUID, owner: str, prefix: str = "")
     return [_artifact_from(row) for row in found]
 
 
+async def list_of_thread(
+    rows: Rows, account_id: uuid.UUID, thread_id: uuid.UUID, *, after_id: uuid.UUID | None, limit: int
+) -> list[Artifact]:
+    """What was last stored in a thread, newest first; `after_id` is the last one of the page before."""
+    found = await rows.fetch(QUERIES.thread_artifacts, account_id, thread_id, after_id, limit)
+    return [_artifact_from(row) for row in found]
+
+
+async def find_in_thread(
+    rows: Rows, account_id: uuid.UUID, thread_id: uuid.UUID, artifact_id: uuid.UUID
+) -> Artifact | None:
+    """One of them, with its content."""
+    row = await rows.fetchrow(QUERIES.thread_artifact, account_id, thread_id, artifact_id)
+    return _artifact_from(row) if row else None
+
+
 async def visible(
     rows: Rows,
     artifact_id: uuid.UUID,

@@ -47,7 +47,7 @@ def shaped(
     """The model's view of an answer. `secrets` are the connection's; they are blotted out everywhere."""
     hidden = tuple(secrets)
     failed = not 200 <= received.status < 300
-    answer = _hide(_decoded(received.body, "json" if failed else action.output.kind), hidden)
+    answer = hide(_decoded(received.body, "json" if failed else action.output.kind), hidden)
     failure = failure_of(connector, received.status, received.headers, answer, received.now)
     if failure:
         failure = _without(failure, hidden)
@@ -57,7 +57,7 @@ def shaped(
     found = value_at(answer, action.output.at)
     if isinstance(found, list):
         cursor = _next_cursor(connector.pager(action), arguments, received, answer, len(found))
-        return Answer(_list_result(action.output, found, _hide(cursor, hidden)))
+        return Answer(_list_result(action.output, found, hide(cursor, hidden)))
     return Answer(_object_result(action.output, found, _shown_headers(action.output, received, hidden)))
 
 
@@ -66,7 +66,7 @@ def verdict(
 ) -> tuple[str, str] | Failure:
     """Of a verification's answer: `connected as …` and the id of the account, or why not."""
     hidden = tuple(secrets)
-    answer = _hide(_decoded(received.body, "json"), hidden)
+    answer = hide(_decoded(received.body, "json"), hidden)
     failure = failure_of(connector, received.status, received.headers, answer, received.now)
     if failure:
         return _without(failure, hidden)
@@ -85,12 +85,12 @@ def _decoded(body: bytes, kind: str) -> Any:
 
 
 def _without(failure: Failure, secrets: tuple[str, ...]) -> Failure:
-    message, told = (_hide(words, secrets) for words in (failure.message, failure.told))
+    message, told = (hide(words, secrets) for words in (failure.message, failure.told))
     return replace(failure, message=message, told=told)
 
 
-def _hide(value: Any, secrets: tuple[str, ...]) -> Any:
-    """Before anything is cut, so that no half of a secret is left."""
+def hide(value: Any, secrets: tuple[str, ...]) -> Any:
+    """The same without secrets. Before anything is cut, so that no half of one is left."""
     if not secrets:
         return value
     if isinstance(value, str):
@@ -98,15 +98,15 @@ def _hide(value: Any, secrets: tuple[str, ...]) -> Any:
             value = value.replace(secret, HIDDEN)
         return value
     if isinstance(value, list):
-        return [_hide(item, secrets) for item in value]
+        return [hide(item, secrets) for item in value]
     if isinstance(value, dict):
-        return {_hide(key, secrets): _hide(item, secrets) for key, item in value.items()}
+        return {hide(key, secrets): hide(item, secrets) for key, item in value.items()}
     return value
 
 
 def _shown_headers(output: Output, received: Received, hidden: tuple[str, ...]) -> dict[str, str]:
     named = {name: received.headers.get(header.lower()) for name, header in output.headers.items()}
-    return {name: _hide(value, hidden) for name, value in named.items() if value}
+    return {name: hide(value, hidden) for name, value in named.items() if value}
 
 
 def _next_cursor(

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qlaud_actors.connectors.catalog_files import ConnectorFileError, packaged, parse, read_text
+from qlaud_actors.connectors.connection import OF_SERVER
 from qlaud_actors.connectors.hosted import HostedServers
 from qlaud_actors.connectors.model import Auth, Connector
 from qlaud_actors.connectors.oauth_apps import OAuthApp, OAuthAppError, read_apps
@@ -53,8 +54,9 @@ class ConnectorCatalog:
         return cls(ordered, _overrides(environ, ordered), _apps(environ, ordered), hosted)
 
     def find(self, slug: str) -> Connector | None:
-        """The connector of this slug."""
-        return self.connectors.get(slug)
+        """The connector of this slug; a hosted MCP server's (`mcp-<slug>`) has a sign-in and no actions."""
+        server = self.hosted.of_connection(slug)
+        return server.connector if server else self.connectors.get(slug)
 
     def ways(self, connector: Connector) -> dict[int, Auth]:
         """The ways of signing in that work here, by their number: OAuth only with an application."""
@@ -65,6 +67,8 @@ class ConnectorCatalog:
 def _add(connectors: dict[str, Connector], name: str, connector: Connector) -> None:
     if Path(name).stem != connector.slug:
         raise ConnectorFileError(f"{name}: its slug is {connector.slug}, so it must be {connector.slug}.toml")
+    if connector.slug.startswith(OF_SERVER):
+        raise ConnectorFileError(f"{name}: slugs that begin with {OF_SERVER} are of hosted MCP servers")
     connectors[connector.slug] = connector
 
 

@@ -66,7 +66,7 @@ def settings_of(connector: Connector, auth: Auth) -> set[str]:
 
 def _problems(connector: Connector) -> Iterator[str]:
     for number, auth in enumerate(connector.auth):
-        for problem in _auth_problems(connector, auth):
+        for problem in auth_problems(connector, auth):
             yield f"auth[{number}]: {problem}"
     everywhere = set.intersection(*(settings_of(connector, auth) for auth in connector.auth))
     yield from _shared_problems(connector, everywhere)
@@ -96,7 +96,8 @@ def _shared_problems(connector: Connector, settings: set[str]) -> Iterator[str]:
         yield f"inputs: nothing uses {', '.join(sorted(unused))}"
 
 
-def _auth_problems(connector: Connector, auth: Auth) -> Iterator[str]:
+def auth_problems(connector: Connector, auth: Auth) -> Iterator[str]:
+    """What is wrong with a way of signing in."""
     fields = fields_of(connector, auth)
     given = [field.name for field in fields]
     if len(set(given)) < len(given):
@@ -118,7 +119,7 @@ def _auth_problems(connector: Connector, auth: Auth) -> Iterator[str]:
     if auth.oauth2:
         if any(field.secret for field in fields):
             yield "a sign-in by OAuth asks for no secrets: its fields wait in the link"
-        for url in (auth.oauth2.authorize_url, auth.oauth2.token_url):
+        for url in (auth.oauth2.authorize_url, auth.oauth2.token_url, auth.oauth2.revoke_url or ""):
             yield from _placeholders("oauth2", url, {field.name for field in fields if not field.secret})
 
 

@@ -16,6 +16,9 @@ MAX_VALUE = 4_000
 
 ACCESS_TOKEN, REFRESH_TOKEN = "access_token", "refresh_token"
 
+OF_SERVER = "mcp-"
+"""With the slug of a hosted MCP server: what its connections are named. No connector file is called so."""
+
 OF_KEY = "key:"
 """With a key's id: whose the connections of a standard key without end user are. No end user is called so."""
 

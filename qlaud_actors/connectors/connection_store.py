@@ -12,6 +12,7 @@ from qlaud_actors.connectors.trail import QUERIES
 from qlaud_actors.connectors.vault import Place
 from qlaud_actors.db import pool as db
 from qlaud_actors.ids import new_uuid
+from qlaud_actors.outbound.mcp import Listing
 from qlaud_actors.settings import Secret
 
 
@@ -26,6 +27,8 @@ class Verified:
     connected_as: str
     vendor_account_id: str
     access_expires_at: datetime | None = None
+    listing: Listing | None = None
+    """What a hosted MCP server listed for it."""
 
 
 async def usable(rows: db.Rows, owner: Owner, connector: str | None = None) -> list[Connection]:
@@ -35,6 +38,12 @@ async def usable(rows: db.Rows, owner: Owner, connector: str | None = None) -> l
     for row in found:
         first.setdefault(row["connector"], _connection_from(row))
     return list(first.values())
+
+
+async def newest(rows: db.Rows, account_id: uuid.UUID, connector: str) -> list[Owner]:
+    """Some whose connections work: the account itself, then those who connected last."""
+    found = await rows.fetch(QUERIES.newest_connections, account_id, connector)
+    return [Owner(account_id, row["end_user_id"]) for row in found]
 
 
 async def replace(connection: db.Connection, vault: Vault, new: Verified) -> uuid.UUID:

@@ -5,8 +5,10 @@ transaction. Who dies in between has asked a question and changed nothing.
 """
 
 import contextlib
+import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Protocol
 
 from qlaud_actors.connectors import connection_store
 from qlaud_actors.connectors.answer import verdict
@@ -22,11 +24,13 @@ from qlaud_actors.connectors.connection_store import Verified
 from qlaud_actors.connectors.failure import Failure
 from qlaud_actors.connectors.model import Connector
 from qlaud_actors.connectors.request import Access, RequestProblem, verification
+from qlaud_actors.connectors.revocation import Revocations
 from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.connectors.trail import QUERIES
 from qlaud_actors.db import pool as db
 from qlaud_actors.log import get_logger
+from qlaud_actors.outbound.mcp import Listing
 
 __all__ = ["ConnectRefused", "Connection", "Connections", "Owner", "SendFailed", "Sender", "Verified"]
 
@@ -35,14 +39,36 @@ DELETED = "End users were deleted while the vendor was asked, so nothing was sav
 logger = get_logger(__name__)
 
 
+class McpServers(Protocol):
+    """Vendors' own MCP servers; a connection to one is named as `HostedServer.connector`."""
+
+    async def ask(self, connector: str, given: Given) -> Listing:
+        """What the server lists for a credential. Raises ConnectRefused."""
+
+    async def keep(
+        self, rows: db.Connection, account_id: uuid.UUID, connector: str, listing: Listing
+    ) -> None:
+        """Take the listing where none is known yet, within the caller's transaction."""
+
+
 class Connections:
     """The connections of all accounts; one for each process."""
 
-    def __init__(self, pool: db.Pool, vault: Vault, catalog: ConnectorCatalog, sender: Sender) -> None:
+    def __init__(
+        self,
+        pool: db.Pool,
+        vault: Vault,
+        catalog: ConnectorCatalog,
+        sender: Sender,
+        hosted: McpServers | None = None,
+        revocations: Revocations | None = None,
+    ) -> None:
         self._pool = pool
         self._vault = vault
         self._catalog = catalog
         self._sender = sender
+        self._hosted = hosted
+        self._revocations = revocations
 
     async def find(self, owner: Owner, connector: str) -> Connection | None:
         """The connection that a call on this owner's behalf uses: its own, else the account's."""
@@ -52,6 +78,10 @@ class Connections:
     async def list_(self, owner: Owner) -> list[Connection]:
         """All that calls on this owner's behalf use, by connector."""
         return await connection_store.usable(self._pool, owner)
+
+    async def newest(self, account_id: uuid.UUID, connector: str) -> list[Owner]:
+        """Some of an account whose connections work: the account itself, then those who connected last."""
+        return await connection_store.newest(self._pool, account_id, connector)
 
     async def connect(
         self,
@@ -87,18 +117,29 @@ class Connections:
         if declared is None:
             raise ConnectRefused(None, f"There is no connector {connector[:64]!r}.")
         given = check_given(declared, scheme, values)
+        if self._hosted and self._catalog.hosted.of_connection(connector):
+            listing = await self._hosted.ask(connector, given)
+            return Verified(owner, connector, scheme, given, _shown(given), "", listing=listing)
         connected_as, account_id = await self._ask(declared, given)
         return Verified(owner, connector, scheme, given, connected_as, account_id, access_expires_at)
 
     async def save(self, connection: db.Connection, verified: Verified) -> Connection:
         """Keep what was verified, within the caller's transaction."""
         await connection_store.replace(connection, self._vault, verified)
+        if self._hosted and verified.listing:
+            account_id = verified.owner.account_id
+            await self._hosted.keep(connection, account_id, verified.connector, verified.listing)
         found = await connection_store.usable(connection, verified.owner, verified.connector)
         logger.info("connected", connection_id=str(found[0].id), connector=verified.connector)
         return found[0]
 
     async def disconnect(self, owner: Owner, connector: str) -> bool:
-        """End exactly this owner's connection and forget its secrets; False when there is none."""
+        """End exactly this owner's connection and forget its secrets; False when there is none.
+
+        A token that the vendor revokes is revoked after that, without being waited for.
+        """
+        if self._revocations is not None:
+            return await self._revocations.end(owner, connector)
         return await connection_store.end(self._pool, owner, connector)
 
     async def is_living(self, connection: Connection) -> bool:
@@ -124,6 +165,11 @@ class Connections:
         if isinstance(found, Failure):
             raise ConnectRefused(None, _in_words(connector, found))
         return found
+
+
+def _shown(given: Given) -> str:
+    """A hosted MCP server does not say whose a credential is; what was given with it may."""
+    return next(iter(given.settings.values()), "")
 
 
 def _in_words(connector: Connector, failure: Failure) -> str:

@@ -10,7 +10,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,7 +32,10 @@ PARALLEL = 4
 """Calls at a time on one connection in this process: vendors count per account."""
 
 CALL_SECONDS = 60.0
-"""For all attempts of a call together, once it has its turn."""
+"""The most for all attempts of a call together."""
+
+MIN_SECONDS = 0.1
+"""For a request whose time is over already; it is made all the same."""
 
 NOT_CONNECTED, EXPIRED = "not_connected", "connection_expired"
 
@@ -50,6 +53,8 @@ class ActionCall:
     connector: str
     action: str
     arguments: Mapping[str, Any]
+    seconds: float = CALL_SECONDS
+    """For all attempts together, once it has its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,8 @@ class _Run:
     action: Action
     connection: Connection
     held: Held
+    deadline: float
     renewed: bool = False
-    deadline: float = field(default_factory=lambda: time.monotonic() + CALL_SECONDS)
 
     @property
     def purpose(self) -> str:
@@ -128,7 +133,7 @@ class Executor:
             if connection is None:
                 return Result(f"{connector.name} is not connected.", NOT_CONNECTED)
             if connection.status == "expired":
-                return _expired(connector)
+                return expired(connector)
             slot = self._slots.setdefault(connection.id, asyncio.Semaphore(PARALLEL))
             async with slot:
                 return await self._run(call, connector, action, connection)
@@ -139,12 +144,13 @@ class Executor:
     async def _run(
         self, call: ActionCall, connector: Connector, action: Action, connection: Connection
     ) -> Result:
+        deadline = time.monotonic() + min(call.seconds, CALL_SECONDS)
         try:
             held = await self._credentials.open(connection, connector, f"tool_call:{call.id}")
-            run = _Run(call, connector, action, connection, held)
+            run = _Run(call, connector, action, connection, held, deadline)
             result = await self._attempts(run)
         except CredentialDead:
-            return _expired(connector)
+            return expired(connector)
         if result.code is None:
             await self._connections.touch(connection)
         return result
@@ -154,7 +160,7 @@ class Executor:
         number, verdict = 1, None
         while True:
             if not await self._living(run, first=verdict is None):
-                return verdict.result if verdict and not verdict.dead else _ended(run.connector)
+                return verdict.result if verdict and not verdict.dead else ended(run.connector)
             verdict = await self._attempt(run, number)
             if verdict.dead and not run.renewed:
                 if (failed := await self._renew(run)) is not None:
@@ -205,7 +211,7 @@ class Executor:
                 override=override,
             )
             received = await self._sender.send(
-                request, trusted=override is not None, seconds=max(run.left, 1)
+                request, trusted=override is not None, seconds=max(run.left, MIN_SECONDS)
             )
             status = received.status
             answer = shaped(run.connector, run.action, run.call.arguments, received, access.spelled())
@@ -272,9 +278,11 @@ def broken(connector: Connector, action: Action, failed: SendFailed) -> Verdict:
     return Verdict(Result(words, "unavailable", unsure=unsure), retry)
 
 
-def _ended(connector: Connector) -> Result:
+def ended(connector: Connector) -> Result:
+    """Somebody has disconnected it meanwhile."""
     return Result(f"The call was not made: the connection to {connector.name} has just ended.", NOT_CONNECTED)
 
 
-def _expired(connector: Connector) -> Result:
+def expired(connector: Connector) -> Result:
+    """The vendor does not take this connection's credential any more."""
     return Result(f"{connector.name} no longer accepts this connection. Connect again.", EXPIRED)

@@ -8,18 +8,22 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from qlaud_actors.connectors.catalog_files import ConnectorFileError
-from qlaud_actors.connectors.connection import check_given
+from qlaud_actors.connectors.catalog_files import ConnectorFileError, auth_problems
+from qlaud_actors.connectors.connection import OF_SERVER, check_given
 from qlaud_actors.connectors.model import Auth, Category, Connector, Https, Line, Part, Prose, Slug, Verify
 from qlaud_actors.connectors.request import Access, credential_headers
 from qlaud_actors.connectors.template import names
 
 OVERRIDE = "QLAUD_MCP_BASE_URL_"
 """With an entry's slug in capitals, `-` as `_`: another address for its server."""
+
+
+MAX_SLUG = 32
 
 
 class HostedServer(Part, frozen=True, kw_only=True):
@@ -37,20 +41,21 @@ class HostedServer(Part, frozen=True, kw_only=True):
 
     def headers(self, config: Mapping[str, str]) -> dict[str, str]:
         """What a configuration comes to, names in lower case. Raises ConnectRefused, RequestProblem."""
-        given = check_given(self._connector, 0, config)
+        given = check_given(self.connector, 0, config)
         carried = credential_headers(Access(given.auth, given.settings, given.secrets))
         return {name.lower(): value for name, value in carried.items()}
 
     @property
-    def _connector(self) -> Connector:
-        """The same as a connector without actions: what is given to sign in is checked alike."""
+    def connector(self) -> Connector:
+        """As a connector without actions: what is given to sign in is asked for and checked alike."""
         return Connector(
-            slug=self.slug,
-            name=self.name,
+            slug=OF_SERVER + self.slug,
+            name=f"{self.name} (MCP server)",
+            aliases=(self.name, self.slug.replace("-", " ")),
             category=self.category,
             description=self.description,
             docs_url=self.docs_url,
-            base_url=self.server_url,
+            base_url=self.server_url.rstrip("/"),
             auth=(self.auth,),
             verify=Verify(connected_as=self.name, account_id=self.slug),
             actions=(),
@@ -70,7 +75,7 @@ class HostedServers:
 
         Raises ConnectorFileError.
         """
-        found = _packaged() if sources is None else sources
+        found = packaged() if sources is None else sources
         entries = [parse(name, text) for name, text in sorted(found.items())]
         by_slug = {entry.slug: entry for entry in entries}
         return cls(by_slug, _overrides(environ, by_slug))
@@ -79,9 +84,21 @@ class HostedServers:
         """The entry of this slug."""
         return self.entries.get(slug)
 
+    def of_connection(self, slug: str) -> HostedServer | None:
+        """The entry that connections of this name are for."""
+        return self.entries.get(slug.removeprefix(OF_SERVER)) if slug.startswith(OF_SERVER) else None
+
     def url(self, entry: HostedServer) -> str:
         """Where its server is for this installation."""
         return self.overrides.get(entry.slug, entry.server_url)
+
+
+def is_hosted(text: str) -> bool:
+    """Whether a TOML text is meant to be a file of this kind."""
+    try:
+        return "server_url" in tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
 
 
 def parse(name: str, text: str) -> HostedServer:
@@ -90,8 +107,12 @@ def parse(name: str, text: str) -> HostedServer:
         entry = msgspec.convert(tomllib.loads(text), type=HostedServer)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConnectorFileError(f"{name}: {error}") from None
-    if name != f"{entry.slug}.toml":
+    if Path(name).name != f"{entry.slug}.toml":
         raise ConnectorFileError(f"{name}: its slug is {entry.slug}, so it must be {entry.slug}.toml")
+    if len(entry.connector.slug) > MAX_SLUG:
+        raise ConnectorFileError(f"{name}: its slug is longer than {MAX_SLUG - len(OF_SERVER)} characters")
+    if found := list(auth_problems(entry.connector, entry.auth)):
+        raise ConnectorFileError("\n".join(f"{name}: {problem}" for problem in found))
     auth, known = entry.auth, {field.name for field in entry.auth.fields}
     if auth.oauth2 or auth.query or not (auth.headers or auth.username):
         raise ConnectorFileError(f"{name}: the credential must go into headers")
@@ -101,7 +122,8 @@ def parse(name: str, text: str) -> HostedServer:
     return entry
 
 
-def _packaged() -> dict[str, str]:
+def packaged() -> dict[str, str]:
+    """The TOML texts that come with this package, by file name."""
     directory = files("qlaud_actors.connectors").joinpath("hosted")
     return {e.name: e.read_text("utf-8") for e in directory.iterdir() if e.name.endswith(".toml")}
 

@@ -78,6 +78,8 @@ class OAuth2(Part, frozen=True, kw_only=True):
     keep: dict[Name, Path] = {}
     """Connection fields taken from the token's answer."""
     lookup: Lookup | None = None
+    revoke_url: Https | None = None
+    """Where a token is revoked as in RFC 7009; only where that leaves other connections alone."""
     app_url: Https | None = None
     """Where an operator registers the application."""
 

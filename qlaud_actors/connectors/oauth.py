@@ -106,6 +106,11 @@ def refresh_request(client: Client, token: Secret) -> Request:
     return _token_request(client, {"grant_type": "refresh_token", "refresh_token": token.reveal()})
 
 
+def revoke_request(client: Client, token: Secret) -> Request:
+    """A token that is needed no longer (RFC 7009, 2.1). Raises RequestProblem."""
+    return _token_request(client, {"token": token.reveal()}, client.oauth2.revoke_url)
+
+
 def lookup_request(client: Client, access: Access) -> Request | None:
     """The call that finds the connection's further fields, where the vendor needs one."""
     lookup = client.oauth2.lookup
@@ -139,7 +144,7 @@ def looked_up(client: Client, received: Received, sent: tuple[str, ...] = ()) ->
     return _found(_answer(client, received, sent), lookup.fields) if lookup else {}
 
 
-def _token_request(client: Client, fields: dict[str, str]) -> Request:
+def _token_request(client: Client, fields: dict[str, str], url: str | None = None) -> Request:
     app, secret = client.app, client.app.client_secret.reveal()
     headers = {"Accept": "application/json"}  # GitHub answers as a form otherwise
     if client.oauth2.client_auth == "basic":
@@ -150,7 +155,7 @@ def _token_request(client: Client, fields: dict[str, str]) -> Request:
     as_json = client.oauth2.token_body == "json"  # noqa: S105 - the name of an encoding
     headers["Content-Type"] = "application/json" if as_json else "application/x-www-form-urlencoded"
     body = msgspec.json.encode(fields) if as_json else urlencode(fields).encode()
-    return Request("POST", client.at(client.oauth2.token_url), headers, body)
+    return Request("POST", client.at(url or client.oauth2.token_url), headers, body)
 
 
 def _answer(client: Client, received: Received, sent: tuple[str, ...]) -> Any:

@@ -64,6 +64,18 @@ SELECT c.*, c.access_expires_at < now() + interval '60 seconds' AS stale,
    AND ($3::text IS NULL OR c.connector = $3) AND c.status <> 'disconnected'
  ORDER BY c.connector, c.end_user_id NULLS LAST;
 
+-- name: newest_connections
+-- Whose connections to one vendor work: the account's own first, then the newest.
+SELECT end_user_id FROM connections
+ WHERE account_id = $1 AND connector = $2 AND status = 'connected'
+ ORDER BY end_user_id IS NOT NULL, verified_at DESC LIMIT 5;
+
+-- name: is_shared
+-- Whether somebody is connected to the same account at a vendor, whoever it is.
+SELECT EXISTS (SELECT FROM connections
+                WHERE connector = $1 AND vendor_account_id = $2 AND connected_as = $3
+                  AND status = 'connected');
+
 -- name: is_connected
 -- Whether a connection may still be used.
 SELECT status = 'connected' FROM connections WHERE id = $1;

@@ -36,7 +36,10 @@ class SignedIn:
 
 
 class SignIn:
-    """OAuth at all vendors for which there is an application; one for each process. It is a Refresher."""
+    """OAuth at all vendors for which there is an application; one for each process.
+
+    It is a Refresher and a Revoker.
+    """
 
     def __init__(self, catalog: ConnectorCatalog, sender: Sender, base_url: str) -> None:
         self._catalog = catalog
@@ -91,6 +94,13 @@ class SignIn:
         except (RequestProblem, ConnectRefused, SendFailed) as problem:
             raise RefreshFailed(str(problem)) from None
         return Tokens(grant.access, grant.refresh, _end_of(grant))
+
+    async def revoke(
+        self, connector: Connector, auth: Auth, settings: Mapping[str, str], token: Secret
+    ) -> int:
+        """Tell the vendor that a token is needed no longer: its status. Raises what sending raises."""
+        client = self._client(connector, auth, settings)
+        return (await self._send(client, oauth.revoke_request(client, token))).status
 
     async def _look_up(self, client: Client, access: Access) -> dict[str, str]:
         request = oauth.lookup_request(client, access)

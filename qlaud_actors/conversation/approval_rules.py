@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from qlaud_actors.errors import Conflict
-from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolCall, Toolset
+from qlaud_actors.tools.model import MANAGE_CONNECTIONS, MULTI_EXECUTE, Tool, ToolCall, Toolset
 from qlaud_actors.tools.schema import refusal
 
 Approval: TypeAlias = Literal["never", "writes", "always"]
@@ -53,6 +53,8 @@ def _to_ask(policy: Approval, call: ToolCall, toolset: Toolset) -> bool:
     tool = toolset.find(call.name)
     if tool is None or refusal(tool, call.input):
         return False
+    if tool.name == MANAGE_CONNECTIONS:
+        return bool(call.input["action"] == "disconnect")  # connecting is a person's doing, on a page
     if tool.kind == "meta":
         inner = [toolset.find_reachable(made["tool"]) for made in inner_calls(call.name, call.input)]
         return any(found is not None and _concerns(policy, found) for found in inner)

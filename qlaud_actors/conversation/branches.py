@@ -43,8 +43,9 @@ async def branch(
         end = await connection.fetchval(
             QUERIES.settled_before, thread_id, replaced.seq if replaced else MAX_SEQ
         )
+        title, vouched = threads.normal_title(new.title), threads.vouches(viewer)
         row = await connection.fetchrow(
-            QUERIES.insert_branch, new_uuid(), parent.id, end, new.metadata, threads.normal_title(new.title)
+            QUERIES.insert_branch, new_uuid(), parent.id, end, new.metadata, title, vouched
         )
         assert row is not None
         await connection.execute(QUERIES.copy_messages, parent.id, row["id"], end)

@@ -1,7 +1,7 @@
 """Threads that began elsewhere: a whole conversation is taken in at once, and once."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from qlaud_actors.artifacts import store
@@ -64,7 +64,7 @@ async def take_in(
         return await _add_artifacts(pool, known, brought.artifacts)
     try:
         async with pool.acquire() as connection, connection.transaction():
-            thread = await threads.create(connection, viewer, new)
+            thread = await threads.create(connection, viewer, replace(new, own_words=False))
             await connection.executemany(
                 QUERIES.import_message,
                 [

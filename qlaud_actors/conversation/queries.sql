@@ -1,8 +1,9 @@
 -- name: insert_thread
 -- A new, empty thread, unless its key was revoked meanwhile.
 INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
-                     default_mode, default_model, approval, compaction, compaction_threshold, compaction_model)
-SELECT $1, $2, k.id, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
+                     default_mode, default_model, approval, compaction, compaction_threshold, compaction_model,
+                     vouched)
+SELECT $1, $2, k.id, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, vouched_v1('{}', $5, $15)
   FROM (SELECT id FROM keys WHERE id = $3 AND revoked_at IS NULL FOR KEY SHARE) k
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;
@@ -28,9 +29,10 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
  LIMIT $7;
 
 -- name: patch_thread
--- Merge metadata (shallow), set the title and the policies when asked to.
+-- Merge metadata (shallow) and note whose word it is, set the title and the policies when asked to.
 UPDATE threads
    SET metadata = CASE WHEN $2::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $2 END,
+       vouched = vouched_v1(vouched, $2, $11),
        title = CASE WHEN $3 THEN $4 ELSE title END,
        approval = CASE WHEN $5 THEN $6 ELSE approval END,
        compaction = COALESCE($7, compaction),
@@ -42,7 +44,7 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
 
 -- name: delete_thread
 -- Hide a thread at once; its turns are cancelled, its text is purged beside it.
-UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
+UPDATE threads SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
  WHERE id = $1 AND deleted_at IS NULL RETURNING id;
 
 -- name: unpurged_threads
@@ -464,11 +466,11 @@ SELECT COALESCE(max(seq), 0) FROM messages
 -- A thread like its parent: of the same key and end user.
 INSERT INTO threads (id, account_id, key_id, end_user_id, metadata, title, workspace_id, kind,
                      default_mode, default_model, approval, compaction, compaction_threshold,
-                     compaction_model, last_seq, parent_thread_id, branched_at_seq)
+                     compaction_model, last_seq, parent_thread_id, branched_at_seq, vouched)
 SELECT $1, account_id, key_id, end_user_id,
        CASE WHEN $4::jsonb IS NULL THEN metadata ELSE COALESCE(metadata, '{}') || $4 END,
        COALESCE($5, title), workspace_id, kind, default_mode, default_model, approval, compaction,
-       compaction_threshold, compaction_model, $3::integer, id, $3::integer
+       compaction_threshold, compaction_model, $3::integer, id, $3::integer, vouched_v1(vouched, $4, $6)
   FROM threads WHERE id = $2
 RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms,
           (extract(epoch FROM last_active_at) * 1000)::bigint AS last_active_at_ms;

@@ -60,6 +60,8 @@ class NewThread:
     compaction: CompactionMode = "auto"
     compaction_threshold: float = THRESHOLD
     compaction_model: str | None = None
+    own_words: bool = True
+    """Whether the metadata is what the caller says, and not what an imported document says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class ThreadChange:
 def sees_account(viewer: Viewer) -> bool:
     """Whether a key sees all threads of its account."""
     return viewer.scope == "admin" or viewer.thread_access == "account"
+
+
+def vouches(viewer: Viewer) -> bool:
+    """Whether locked inputs of tools rely on metadata that this key writes: on admins' words alone."""
+    return viewer.scope == "admin"
 
 
 async def create(rows: Rows, viewer: Viewer, new: NewThread) -> Thread:
@@ -106,6 +113,7 @@ async def create(rows: Rows, viewer: Viewer, new: NewThread) -> Thread:
         new.compaction,
         new.compaction_threshold,
         new.compaction_model,
+        new.own_words and vouches(viewer),
     )
     if row is None:
         raise InvalidKey
@@ -159,6 +167,7 @@ async def change(rows: Rows, viewer: Viewer, thread_id: uuid.UUID, change: Threa
         change.compaction_threshold,
         change.set_compaction_model,
         change.compaction_model,
+        vouches(viewer),
     )
     if row is None:
         raise NotFound("There is no such thread.")

@@ -145,7 +145,7 @@ RETURNING 1;
 
 -- name: hide_threads
 -- From here on nobody finds the threads of this end user, and no turn is added to them.
-UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
+UPDATE threads SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
  WHERE account_id = $1 AND end_user_id = $2 AND deleted_at IS NULL;
 
 -- name: unfinished_turns
@@ -309,7 +309,7 @@ SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::b
 
 -- name: delete_threads
 -- Hide threads; their text is purged by the workers.
-UPDATE threads SET deleted_at = now(), metadata = NULL, title = NULL, external_id = NULL
+UPDATE threads SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
  WHERE id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING id;
 
 -- name: long_threads

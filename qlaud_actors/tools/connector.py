@@ -26,7 +26,7 @@ class ConnectorCaller:
     async def call(self, tool: Tool, call: ToolCall, context: CallContext) -> ToolOutcome:
         """The outcome; whatever goes wrong is an outcome that says so, with a code."""
         slug, _, action = tool.id.partition("/")
-        asked = ActionCall(call.id, owner_of(context), slug, action, call.input)
+        asked = ActionCall(call.id, owner_of(context), slug, action, call.input, tool.timeout_ms / 1000)
         return outcome_of(slug, await self.executor.run(asked))
 
 

@@ -1,6 +1,7 @@
 """Search over everything that a caller may use: registered tools, connected vendors, the whole catalogue."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ from qlaud_actors.db.pool import Rows
 from qlaud_actors.embeddings.embedder import Vectors
 from qlaud_actors.tools.connector import owner_of
 from qlaud_actors.tools.meta import DEFAULT_RESULTS
-from qlaud_actors.tools.model import CallContext, ToolOutcome, Toolset
+from qlaud_actors.tools.model import CallContext, Tool, ToolOutcome, Toolset
 from qlaud_actors.tools.search import ConnectionState, Match, Nearness, rank, told
 from qlaud_actors.tools.search_document import SearchDocument, of_connector, of_tools
 from qlaud_actors.tools.search_index import Index
@@ -23,6 +24,11 @@ INDEXES = 64
 """Accounts' tools of which a process keeps an index."""
 
 _index = lru_cache(maxsize=INDEXES)(Index.of)
+
+
+def _index_of(tools: Iterable[Tool]) -> Index:
+    """Of the account's own tools: the same one for the same tools."""
+    return _index(of_tools([tool for tool in tools if tool.kind != "connector"]))
 
 
 @dataclass(slots=True)
@@ -49,8 +55,11 @@ class ToolFinder:
         self, text: str, toolset: Toolset, limit: int, states: Mapping[str, ConnectionState]
     ) -> list[Match]:
         """What fits an intent. By words alone while vectors are missing."""
-        catalogue, brands = self._read_catalogue()
-        own = _index(of_tools([tool for tool in toolset.reachable if tool.kind != "connector"]))
+        if self._catalogue is None:
+            self._catalogue = await asyncio.to_thread(self._read_catalogue)
+        catalogue, brands = self._catalogue
+        # Reading a thousand tools takes a fifth of a second, which the event loop does not have.
+        own = await asyncio.to_thread(_index_of, toolset.reachable)
         indexes = (catalogue, own)
         texts = [self._vectors_of(index) for index in indexes]
         nearness = None
@@ -61,11 +70,10 @@ class ToolFinder:
         return rank(Intent.read(text), indexes, limit, brands, states, nearness)
 
     def _read_catalogue(self) -> tuple[Index, Brands]:
-        if self._catalogue is None:
-            connectors = self.connectors.connectors.values()
-            documents: list[SearchDocument] = [d for one in connectors for d in of_connector(one)]
-            self._catalogue = Index.of(documents), Brands.of(connectors)
-        return self._catalogue
+        connectors = self.connectors.connectors.values()
+        servers = [entry.connector for entry in self.connectors.hosted.entries.values()]
+        documents: list[SearchDocument] = [d for one in connectors for d in of_connector(one)]
+        return Index.of(documents), Brands.of([*connectors, *servers])
 
     def _vectors_of(self, index: Index) -> Vectors | None:
         """The vectors of an index in one piece, kept for as many indexes as there are."""

@@ -7,13 +7,14 @@ is made again, under the same call id, which is what receivers recognise it by.
 """
 
 import hashlib
+from dataclasses import asdict
 
 import msgspec
 
 from qlaud_actors.db.persist import persistently
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.tools.large import MAX_KEPT_BYTES
-from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.model import CallContext, Cut, Tool, ToolCall, ToolOutcome
 from qlaud_actors.tools.store import QUERIES
 
 KEYED_SECONDS = 24 * 3600.0
@@ -52,7 +53,8 @@ class KeptCalls:
         if row is None or row["fingerprint"] != print_:
             return OTHER_ARGUMENTS if row else BEGUN_BEFORE
         if row["finished"]:
-            return ToolOutcome(row["output"], bool(row["is_error"]), row["status"])
+            cut = Cut(**row["cut"]) if row["cut"] else None
+            return ToolOutcome(row["output"], bool(row["is_error"]), row["status"], cut)
         return BEGUN_BEFORE if tool.effect == "write" else str(row["call_id"])
 
     async def finish(self, key: str, call_id: str, outcome: ToolOutcome, context: CallContext) -> None:
@@ -63,7 +65,8 @@ class KeptCalls:
             if outcome.status in NOT_MADE:
                 await self._pool.execute(QUERIES.forget_keyed_call, *owner)
             else:
-                told = (outcome.output, outcome.is_error, outcome.status)
+                cut = asdict(outcome.cut) if outcome.cut else None
+                told = (outcome.output, outcome.is_error, outcome.status, cut)
                 await self._pool.execute(QUERIES.finish_keyed_call, *owner, *told)
 
         await persistently(write)

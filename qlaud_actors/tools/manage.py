@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.catalog_files import fields_of
+from qlaud_actors.connectors.connection import OF_SERVER
 from qlaud_actors.connectors.connections import Connection, Connections, ConnectRefused, Owner
 from qlaud_actors.connectors.model import Auth, Connector
 from qlaud_actors.tools.connector import PREFIX, owner_of
@@ -54,7 +55,7 @@ class ConnectionDesk:
         """The outcome. The arguments fit the meta-tool's schema."""
         owner = owner_of(context)
         if arguments["action"] == "list":
-            return ToolOutcome({"tools": await self._list(owner)})
+            return ToolOutcome({"tools": await self._list(owner, toolset)})
         try:
             connector = self._named(arguments, toolset)
             if connector is None:
@@ -93,26 +94,41 @@ class ConnectionDesk:
                 " operator can disconnect."
             )
 
-    async def _list(self, owner: Owner) -> list[dict[str, Any]]:
-        """What is connected first, then what can be."""
+    async def _list(self, owner: Owner, toolset: Toolset) -> list[dict[str, Any]]:
+        """What is connected first, then what can be: connectors, and the account's servers of vendors."""
         found = {one.connector: one for one in await self.connections.list_(owner)}
-        every = self.catalog.connectors.values()
+        servers = sorted(_servers(toolset) | {slug for slug in found if _is_server(slug)})
+        known = [one for slug in servers if (one := self.catalog.find(slug))]
+        every = [*self.catalog.connectors.values(), *known]
         ordered = [c for c in every if c.slug in found] + [c for c in every if c.slug not in found]
         return [_status(connector, found.get(connector.slug)) for connector in ordered]
 
     def _named(self, arguments: Mapping[str, Any], toolset: Toolset) -> Connector | None:
-        """The connector that is meant; None for a registered tool, which needs no connection."""
+        """The connector or hosted server that is meant; None for a registered tool that needs none."""
         name = (arguments.get("tool") or "").strip()
         if not name:
             raise _Refused(f"`tool` is needed to {arguments['action']}.")
         tool = toolset.find_reachable(name)
-        if tool is not None and tool.kind != "connector":
+        if tool is not None and tool.connector is None:
             return None
         slug, _, action = name.removeprefix(PREFIX).partition("/")
+        if tool is not None and tool.kind == "mcp":
+            slug, action = tool.connector or "", ""
         connector = self.catalog.find(slug)
+        if _is_server(slug) and arguments["action"] == "connect" and slug not in _servers(toolset):
+            connector = None  # what nothing here would use is not asked for
         if connector is None or (action and connector.action(action) is None):
             raise _Refused(f"There is no tool named {name[:128]!r}. Search for it first.")
         return connector
+
+
+def _is_server(slug: str) -> bool:
+    return slug.startswith(OF_SERVER)
+
+
+def _servers(toolset: Toolset) -> set[str]:
+    """Hosted MCP servers to which the account has its users connect."""
+    return {tool.connector for tool in toolset.reachable if tool.kind == "mcp" and tool.connector}
 
 
 def _works(connection: Connection | None) -> bool:

@@ -46,6 +46,22 @@ def tools_of(server: McpServer, listed: list[dict[str, Any]]) -> tuple[list[Tool
     return list(tools.values()), unusable
 
 
+def entrance(server: McpServer, vendor: str, description: str) -> Tool:
+    """Stands for the tools of a server to which nobody has connected yet: so it is found, and connected."""
+    words = f"{description} Connect an account at {vendor} first: its tools are known then."
+    return Tool(
+        id=new_tool_id(),
+        name=f"{server.name}/connect",
+        description=words[:MAX_DESCRIPTION],
+        input_schema={"type": "object", "properties": {}},
+        kind="mcp",
+        effect="read",
+        timeout_ms=server.timeout_ms,
+        server=server,
+        shared=False,
+    )
+
+
 def effect_of(hints: Mapping[str, Any]) -> Effect:
     """What the server says of a repetition; what it does not say is taken for a write."""
     if hints.get("readOnlyHint") is True:
@@ -87,6 +103,7 @@ def _tool(server: McpServer, name: str, told: dict[str, Any], before: Mapping[st
         effect=server.effect or effect_of(hints),
         timeout_ms=server.timeout_ms,
         server=server,
+        shared=server.auth_mode == "tenant",
     )
     check_definition(tool.name, tool.description, tool.input_schema)
     return tool

@@ -38,6 +38,8 @@ async def insert_server(
             server.effect,
             MAX_SERVERS,
             server.catalog_slug,
+            server.auth_mode,
+            server.tools_cache_at_ms is not None,
         )
         if made is None:
             await check_room(connection, account_id, server.name)
@@ -80,18 +82,33 @@ async def replace_tools(
     async with pool.acquire() as connection, connection.transaction():
         if await connection.fetchval(QUERIES.lock_mcp_server, account_id, server.id) is None:
             raise NotFound("There is no such MCP server.")
-        plan = compare(await list_server_tools(connection, server), listed)
-        await connection.execute(QUERIES.revoke_mcp_tools, server.id, plan.revoke)
-        for tool in plan.change:
-            await connection.execute(
-                QUERIES.change_mcp_tool,
-                tool.id,
-                tool.description,
-                tool.input_schema,
-                tool.timeout_ms,
-                tool.effect,
-            )
-        return await _insert_tools(connection, account_id, server, plan.add)
+        return await fill(connection, account_id, server, listed)
+
+
+async def list_first(connection: Connection, account_id: uuid.UUID, catalog_slug: str) -> list[McpServer]:
+    """Servers whose tools nobody knows yet; whoever gets them here stores their tools, with `fill`."""
+    return [server_from(row) for row in await connection.fetch(QUERIES.list_first, account_id, catalog_slug)]
+
+
+async def fill(
+    connection: Connection, account_id: uuid.UUID, server: McpServer, listed: list[Tool]
+) -> list[Unusable]:
+    """Make a server's tools what it lists now, within the caller's transaction, which has the server's row.
+
+    Gives the tools whose names were taken.
+    """
+    plan = compare(await list_server_tools(connection, server), listed)
+    await connection.execute(QUERIES.revoke_mcp_tools, server.id, plan.revoke)
+    for tool in plan.change:
+        await connection.execute(
+            QUERIES.change_mcp_tool,
+            tool.id,
+            tool.description,
+            tool.input_schema,
+            tool.timeout_ms,
+            tool.effect,
+        )
+    return await _insert_tools(connection, account_id, server, plan.add)
 
 
 async def revoke_server(pool: Pool, account_id: uuid.UUID, server_id: uuid.UUID) -> None:
@@ -117,13 +134,14 @@ async def _insert_tools(
             server.id,
             tool.timeout_ms,
             tool.effect,
+            tool.shared,
         )
         if made is None:
             taken.append(Unusable(tool.name, "The account has a tool of this name already."))
     return taken
 
 
-def server_from(row: Record, vault: Vault) -> McpServer:
+def server_from(row: Record, vault: Vault | None = None) -> McpServer:
     """A server, from its own row or from that of one of its tools."""
     return McpServer(
         id=row["mcp_server_id"],
@@ -134,6 +152,7 @@ def server_from(row: Record, vault: Vault) -> McpServer:
         effect=row["server_effect"],
         has_auth_headers=row["auth_headers"] != b"",
         catalog_slug=row["catalog_slug"],
+        auth_mode=row["server_auth_mode"],
         tools_cached=row.get("tools_cached", 0),
         tools_cache_at_ms=row.get("tools_cache_at_ms", 0),
         created_at_ms=row.get("server_created_at_ms", 0),
@@ -160,8 +179,8 @@ def _place(account_id: uuid.UUID, server_id: uuid.UUID) -> Place:
     return Place(account_id, f"mcp_server:{server_id}", "headers")
 
 
-def _headers(vault: Vault, row: Record) -> Secret | ClosedSecret:
+def _headers(vault: Vault | None, row: Record) -> Secret | ClosedSecret:
     """They are opened when the server is called, not before."""
-    if row["auth_headers"] == b"":
+    if vault is None or row["auth_headers"] == b"":
         return Secret("{}")
     return vault.closed(_place(row["account_id"], row["mcp_server_id"]), row["auth_headers"])

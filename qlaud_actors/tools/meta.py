@@ -7,14 +7,14 @@ purely; `qlaud_multi_execute` is carried out by the dispatcher, `qlaud_manage_co
 
 from typing import Any
 
-from qlaud_actors.tools.model import MULTI_EXECUTE, Tool, ToolOutcome, Toolset
+from qlaud_actors.tools.model import MANAGE_CONNECTIONS, MULTI_EXECUTE, Tool, ToolOutcome, Toolset
 from qlaud_actors.tools.search import rank, told
 from qlaud_actors.tools.search_document import of_tools
 from qlaud_actors.tools.search_index import Index
 from qlaud_actors.tools.search_intent import Brands, Intent
 
 SEARCH, SCHEMAS = "qlaud_search_tools", "qlaud_get_tool_schemas"
-EXECUTE, CONNECTIONS = MULTI_EXECUTE, "qlaud_manage_connections"
+EXECUTE, CONNECTIONS = MULTI_EXECUTE, MANAGE_CONNECTIONS
 
 MAX_INTENT = 1000
 DEFAULT_RESULTS, MAX_RESULTS = 8, 25

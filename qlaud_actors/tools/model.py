@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from qlaud_actors.connectors.connection import OF_SERVER
 from qlaud_actors.connectors.vault import ClosedSecret
 from qlaud_actors.settings import Secret
 
@@ -11,10 +12,16 @@ Effect: TypeAlias = Literal["read", "idempotent", "write"]
 """What a repetition may do: nothing, the same thing, or a second thing."""
 
 Kind: TypeAlias = Literal["webhook", "mcp", "builtin", "connector", "meta", "client"]
+AuthMode: TypeAlias = Literal["tenant", "per_user"]
+"""Whose credential a call carries: the account's, or that of whom it is made for."""
+
 ToolsMode: TypeAlias = Literal["explicit", "tenant", "dynamic"]
 
 MULTI_EXECUTE = "qlaud_multi_execute"
 """The meta-tool that runs other tools."""
+
+MANAGE_CONNECTIONS = "qlaud_manage_connections"
+"""The meta-tool that connects and disconnects accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +39,17 @@ class McpServer:
     has_auth_headers: bool = False
     catalog_slug: str | None = None
     """The catalogue's entry that it was registered from."""
+    auth_mode: AuthMode = "tenant"
+    """`per_user`: no headers of its own, every call carries those of a connection."""
     tools_cached: int = 0
-    tools_cache_at_ms: int = 0
+    tools_cache_at_ms: int | None = 0
+    """None: nobody has connected yet, so no tools are known."""
     created_at_ms: int = 0
+
+    @property
+    def connector(self) -> str | None:
+        """What connections to it are named; None when it has the account's own headers."""
+        return None if self.auth_mode == "tenant" else f"{OF_SERVER}{self.catalog_slug}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +69,19 @@ class Tool:
     server: McpServer | None = None
     provider: str | None = None
     """Of a built-in: `qlaud-builtin/<name>`."""
-    auth_mode: Literal["tenant", "per_user"] | None = None
+    auth_mode: AuthMode | None = None
     config: Secret | ClosedSecret | None = None
     """Of a built-in: a JSON object of texts, open only when it was registered just now; None: it has none."""
     shared: bool = True
     """Attached to every turn in tenant mode."""
     created_at_ms: int = 0
+
+    @property
+    def connector(self) -> str | None:
+        """Whose connection it needs, of an action or a tool of an MCP server; None: of no vendor."""
+        if self.kind == "connector":
+            return self.name.partition("/")[0]
+        return self.server.connector if self.server else None
 
     @property
     def wire_kind(self) -> str:

@@ -11,7 +11,8 @@ RETURNING *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms;
 -- given ids when there are any.
 SELECT t.*, (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
        s.name AS server_name, s.server_url, s.auth_headers, s.effect AS server_effect,
-       s.timeout_ms AS server_timeout_ms, s.catalog_slug
+       s.timeout_ms AS server_timeout_ms, s.catalog_slug, s.auth_mode AS server_auth_mode,
+       (extract(epoch FROM s.tools_cache_at) * 1000)::bigint AS tools_cache_at_ms
   FROM tools t LEFT JOIN mcp_servers s ON s.id = t.mcp_server_id
  WHERE t.account_id = $1 AND t.revoked_at IS NULL AND ($2::text[] IS NULL OR t.id = ANY ($2))
  ORDER BY t.created_at, t.id;
@@ -23,13 +24,14 @@ UPDATE tools SET revoked_at = now(), secret = '', config = NULL
 RETURNING id;
 
 -- name: session_metadata
--- What the developer has said of a living thread.
-SELECT metadata FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL;
+-- What was said of a living thread, and which of it an admin key said last.
+SELECT COALESCE(metadata, '{}') AS metadata, vouched FROM threads WHERE account_id = $1 AND id = $2 AND deleted_at IS NULL;
 
 -- name: insert_mcp_server
 -- Register an MCP server; nothing when the name is taken or the account has as many as it may.
-INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect, catalog_slug)
-SELECT $1, $2, $3, $4, $5, $6, $7, $9
+INSERT INTO mcp_servers (id, account_id, name, server_url, auth_headers, timeout_ms, effect, catalog_slug, auth_mode,
+                         tools_cache_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $9, $10, CASE WHEN $11 THEN now() END
  WHERE (SELECT count(*) FROM mcp_servers WHERE account_id = $2 AND revoked_at IS NULL) < $8
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
@@ -38,7 +40,9 @@ RETURNING id;
 -- The living MCP servers of an account, newest first; only the one of an id or a name when there is one.
 SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
        s.effect AS server_effect, s.timeout_ms AS server_timeout_ms, s.catalog_slug,
-       (SELECT count(*) FROM tools t WHERE t.mcp_server_id = s.id AND t.revoked_at IS NULL) AS tools_cached,
+       s.auth_mode AS server_auth_mode,
+       (SELECT count(*) FROM tools t
+         WHERE t.mcp_server_id = s.id AND t.revoked_at IS NULL AND s.tools_cache_at IS NOT NULL) AS tools_cached,
        (extract(epoch FROM s.tools_cache_at) * 1000)::bigint AS tools_cache_at_ms,
        (extract(epoch FROM s.created_at) * 1000)::bigint AS server_created_at_ms
   FROM mcp_servers s
@@ -50,6 +54,15 @@ SELECT s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url,
 -- Keep a living MCP server as it is until this transaction ends, and note that its tools were listed.
 UPDATE mcp_servers SET tools_cache_at = now() WHERE account_id = $1 AND id = $2 AND revoked_at IS NULL
 RETURNING id;
+
+-- name: list_first
+-- The account's servers of a vendor whose tools nobody has listed yet; they are now.
+UPDATE mcp_servers s SET tools_cache_at = now()
+ WHERE account_id = $1 AND catalog_slug = $2 AND auth_mode = 'per_user'
+   AND revoked_at IS NULL AND tools_cache_at IS NULL
+RETURNING s.id AS mcp_server_id, s.account_id, s.name AS server_name, s.server_url, s.auth_headers,
+          s.effect AS server_effect, s.timeout_ms AS server_timeout_ms, s.catalog_slug,
+          s.auth_mode AS server_auth_mode;
 
 -- name: mcp_tools
 -- The living tools of an MCP server, oldest first.
@@ -63,7 +76,7 @@ SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
 -- transaction keep the order in which the server lists them.
 INSERT INTO tools (id, account_id, name, description, input_schema, mcp_server_id, timeout_ms, effect, shared,
                    secret, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, '', clock_timestamp())
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', clock_timestamp())
 ON CONFLICT (account_id, name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id;
 
@@ -90,18 +103,18 @@ SELECT k.id, $2, $3, $4, $5
   FROM (SELECT id FROM keys WHERE id = $1 AND revoked_at IS NULL FOR KEY SHARE) k
 ON CONFLICT (key_id, thread_id, idempotency_key) DO UPDATE
    SET fingerprint = EXCLUDED.fingerprint, call_id = EXCLUDED.call_id,
-       output = NULL, is_error = NULL, status = NULL, started_at = now(), finished_at = NULL
+       output = NULL, is_error = NULL, status = NULL, cut = NULL, started_at = now(), finished_at = NULL
  WHERE keyed_calls.started_at < now() - make_interval(secs => $6)
 RETURNING call_id;
 
 -- name: keyed_call
 -- What is known of a call under a caller's key.
-SELECT fingerprint, call_id, output, is_error, status, finished_at IS NOT NULL AS finished
+SELECT fingerprint, call_id, output, is_error, status, cut, finished_at IS NOT NULL AS finished
   FROM keyed_calls WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3;
 
 -- name: finish_keyed_call
 -- What came of it; the first word counts.
-UPDATE keyed_calls SET output = $5, is_error = $6, status = $7, finished_at = now()
+UPDATE keyed_calls SET output = $5, is_error = $6, status = $7, cut = $8, finished_at = now()
  WHERE key_id = $1 AND thread_id IS NOT DISTINCT FROM $2 AND idempotency_key = $3 AND call_id = $4
    AND finished_at IS NULL;
 

@@ -65,7 +65,7 @@ def told(match: Match) -> dict[str, Any]:
         "score": round(match.score, 3),
         "connector": match.document.connector,
         "status": state.status if state else None,
-        "connected_as": state.connected_as if state else None,
+        "connected_as": (state.connected_as or None) if state else None,
         "whose": state.whose if state else None,
     }
 

@@ -72,15 +72,24 @@ class SearchDocument:
 def of_tools(tools: Sequence[Tool]) -> tuple[SearchDocument, ...]:
     """A document for each tool."""
     return tuple(
-        _of_tool(tool.name, tool.wire_kind, tool.description, _parameters(tool.input_schema), tool.effect)
+        _of_tool(
+            tool.name,
+            tool.wire_kind,
+            tool.description,
+            _parameters(tool.input_schema),
+            tool.effect,
+            tool.connector if tool.kind == "mcp" else None,
+        )
         for tool in tools
     )
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _of_tool(name: str, kind: str, description: str, parameters: str, effect: Effect) -> SearchDocument:
+def _of_tool(
+    name: str, kind: str, description: str, parameters: str, effect: Effect, connector: str | None
+) -> SearchDocument:
     title = name.replace("/", " ").replace("_", " ")
-    return SearchDocument(name, kind, description, title, effect, parameters)
+    return SearchDocument(name, kind, description, title, effect, parameters, connector=connector)
 
 
 def _parameters(schema: Mapping[str, Any]) -> str:

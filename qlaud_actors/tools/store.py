@@ -70,9 +70,15 @@ async def revoke_tool(rows: Rows, account_id: uuid.UUID, tool_id: str) -> bool:
     return await rows.fetchval(QUERIES.revoke_tool, account_id, tool_id) is not None
 
 
-async def session_metadata(rows: Rows, account_id: uuid.UUID, thread_id: uuid.UUID) -> dict[str, Any]:
-    """What the developer has said of a thread; empty when it is nothing, or the thread is gone."""
-    return await rows.fetchval(QUERIES.session_metadata, account_id, thread_id) or {}
+async def session_metadata(
+    rows: Rows, account_id: uuid.UUID, thread_id: uuid.UUID
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was said of a thread, and what of it an admin key said; empty when the thread is gone."""
+    row = await rows.fetchrow(QUERIES.session_metadata, account_id, thread_id)
+    if row is None:
+        return {}, {}
+    metadata = row["metadata"]
+    return metadata, {name: metadata[name] for name in row["vouched"] if name in metadata}
 
 
 def _place(account_id: uuid.UUID, tool_id: str) -> Place:

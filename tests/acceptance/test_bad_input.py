@@ -513,6 +513,10 @@ def control() -> list[Row]:
         Row(400, "POST", CONNECTIONS, {"action": "explode"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "nothing"}),
         Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": "x" * 129}),
+        *(
+            Row(400, "POST", CONNECTIONS, {"action": "connect", "tool": tool})
+            for tool in ("qlaud-mcp/mcp-linear", "mcp-linear", "mcp-nobody", "mcp-", "mcp-linear/x")
+        ),
         Row(400, "POST", CONNECTIONS, {"action": "connect"}),
         Row(400, "POST", CONNECTIONS, {"action": "disconnect", "tool": "linear/no_such_action"}),
         *(
@@ -851,6 +855,11 @@ def from_catalogue() -> list[dict[str, Any]]:
         {"catalog_slug": "linear", "config": {**key, "more": "x"}},
         {**linear, "auth_mode": "nobody"},
         {**linear, "auth_mode": "per_user"},
+        {"catalog_slug": "nobody", "auth_mode": "per_user"},
+        {"catalog_slug": "notion", "auth_mode": "per_user"},
+        {"catalog_slug": "linear", "auth_mode": "per_user", "auth_headers": {"x": "y"}},
+        {"catalog_slug": "linear", "auth_mode": "per_user", "server_url": "https://mcp.example/x"},
+        {"catalog_slug": "linear", "auth_mode": "per_user", "config": {}},
         {**linear, "auth_headers": {"x": "y"}},
         {**linear, "server_url": "https://mcp.example/x"},
         {"server_url": "https://mcp.example/x", "config": key},
@@ -953,7 +962,19 @@ def builtins() -> list[Row]:
         tool(config={}),
     ]
     download = "/v1/artifacts/{artifact_id}/download"
+    of_thread = f"{THREAD}/artifacts"
+    one = of_thread + "/{artifact_id}"
     return [
+        *(
+            Row(400, "GET", of_thread, query=f"?{query}")
+            for query in ("limit=0", "limit=101", "limit=x", "after=x", "after=%00")
+        ),
+        *(
+            Row(404, "GET", route, ids={"thread_id": other, "artifact_id": "{none}"})
+            for route in (of_thread, one)
+            for other in ("{none}", "x", "%00")
+        ),
+        *(Row(404, "GET", one, ids={"artifact_id": other}) for other in ("{none}", "x", "%00")),
         *(Row(400, "POST", TOOLS, body) for body in wrong),
         Row(409, "POST", TOOLS, builtin("calculator", name="taken")),
         Row(403, "POST", TOOLS, builtin("calculator"), key="user"),

@@ -4,6 +4,7 @@ The page is filled in by a real Chromium without JavaScript; the vendor is a sta
 request against the vendor's own specification.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +18,16 @@ import pytest_asyncio
 from browser import DESKTOP, PHONE, page_of, picture, running_chromium
 from canary import leaks
 from cluster import Api, Cluster, running_cluster
-from fakes.vendors.conversations import CONVERSATIONS, LINK, Conversation
+from fakes.mcp_double import McpDouble, listed, mcp_double
+from fakes.vendors.conversations import (
+    CONNECTIONS,
+    CONVERSATIONS,
+    EXECUTE,
+    LINK,
+    SEARCH,
+    Conversation,
+    calling,
+)
 from fakes.vendors.github import GitHub
 from fakes.vendors.server import VendorDouble, served
 from fakes.vendors.slack import Slack
@@ -37,6 +47,8 @@ class Scene:
     cluster: Cluster
     app: Api
     vendors: Mapping[str, VendorDouble]
+    server: McpDouble
+    """Linear's own MCP server."""
     browser: Browser
     output: Path
 
@@ -56,13 +68,15 @@ async def scene(fresh_servers: Any, tmp_path_factory: pytest.TempPathFactory) ->
             if isinstance(vendor, GitHub | Slack):
                 environ[f"QLAUD_OAUTH_{slug.upper()}_CLIENT_ID"] = vendor.oauth.client_id
                 environ[f"QLAUD_OAUTH_{slug.upper()}_CLIENT_SECRET"] = vendor.oauth.client_secret
+        server = await stack.enter_async_context(mcp_double(listed("list_issues"), listed("mirror")))
+        environ |= {"QLAUD_MCP_BASE_URL_LINEAR": server.url, "QLAUD_ALLOW_PRIVATE_WEBHOOKS": "1"}
         database_url, redis_url = await stack.enter_async_context(fresh_servers())
         cluster = await stack.enter_async_context(
             running_cluster(database_url, redis_url, output=output, QLAUD_LOG_LEVEL="debug", **environ)
         )
         account = await cluster.admin.post("/v1/accounts", {"name": APP, "starter_credit_usd": 5})
         app = Api(cluster.admin.session, cluster.admin.base_url, account["secret"])
-        yield Scene(cluster, app, vendors, browser, output)
+        yield Scene(cluster, app, vendors, server, browser, output)
 
 
 async def newcomer(scene: Scene, end_user_id: str) -> tuple[Api, str]:
@@ -151,3 +165,54 @@ async def test_an_account_is_connected_by_signing_in(scene: Scene, talk: Convers
     assert re.search(talk.id_pattern, done.text)
     assert len(vendor.made) == 1
     assert vendor.mistakes == []
+
+
+async def test_two_users_of_one_mcp_server_have_their_own_credentials(scene: Scene) -> None:
+    """Found, connected on the page and called at the same time: each call carries its own user's token."""
+    server, tokens = scene.server, {name: f"lin_api_{name}{'x1Y2z3' * 6}" for name in ("eve", "fay")}
+    server.people = {token: name for name, token in tokens.items()}
+    order = {"name": "tracker", "catalog_slug": "linear", "auth_mode": "per_user"}
+    assert (await scene.app.post("/v1/mcp-servers", order))["tools_cache_at"] is None
+    users = {name: await newcomer(scene, name) for name in tokens}
+
+    def ask(tool: str) -> dict[str, Any]:
+        return calling(EXECUTE, calls=[{"tool": tool, "args": {"q": tool}}])
+
+    places: dict[str, bytes] = {}
+    for name, (user, thread) in users.items():
+        # Once Eve is connected, the server's tools are known.
+        first = "tracker/connect" if name == "eve" else "tracker/list_issues"
+        lines = [
+            calling(SEARCH, intent="list issues with the tracker"),
+            ask(first),
+            calling(CONNECTIONS, action="connect", tool=first),
+            {"text": "Please connect your account here: {quote}", "quote": LINK},
+        ]
+        asked = await say(user, thread, "What is open at Linear?", lines)
+        found, refused, _ = asked.outputs
+        states = {one["name"]: (one["connector"], one["status"]) for one in found["results"]}
+        assert states[first] == ("mcp-linear", "not_connected")
+        assert refused["results"][0]["status"] == "not_connected"
+        link = re.search(LINK, asked.text)
+        assert link is not None, asked.text
+        async with page_of(scene.browser) as page:
+            await page.goto(link[0])
+            await page.get_by_label("API key").fill(tokens[name])
+            await page.get_by_role("button", name="Check and connect").click()
+            await expect(page.get_by_role("heading", level=1)).to_contain_text("is connected to")
+            places[f"{name}'s page"] = (await page.content()).encode()
+        places[f"{name}'s first stream"] = asked.raw
+    assert server.calls == []
+
+    lines = [ask("tracker/list_issues"), ask("tracker/mirror"), {"text": "Done."}]
+    turns = [say(user, thread, "I have connected it.", lines) for user, thread in users.values()]
+    for name, turn in zip(users, await asyncio.gather(*turns), strict=True):
+        assert [output["results"][0]["status"] for output in turn.outputs] == ["ok", "ok"]
+        places[f"{name}'s second stream"] = turn.raw
+    assert sorted(server.who()) == ["eve", "eve", "fay", "fay"]
+    assert {headers["authorization"] for headers in server.call_headers} == {
+        f"Bearer {token}" for token in tokens.values()
+    }
+    places["what the model got"] = json.dumps(scene.cluster.scripted.requests()).encode()
+    places["logs"] = scene.output.read_bytes()
+    assert [leaks(token, places) for token in tokens.values()] == [[], []]

@@ -30,7 +30,8 @@ ANSWERS: dict[str, types.CallToolResult] = {
         content=[types.TextContent(type="text", text="three")], structuredContent={"sum": 3}
     ),
 }
-"""What tools of these names answer; `hang` never does, all others say what they were called with."""
+"""What tools of these names answer; `hang` never does, `mirror` says with which header it was called, all
+others say with what arguments."""
 
 
 def listed(name: str, **more: Any) -> types.Tool:
@@ -50,6 +51,8 @@ class McpDouble:
     """Every page says that there is another one."""
     status: int | None = None
     """Refuse every request with it."""
+    people: dict[str, str] | None = None
+    """Whom the bearer tokens that are let in belong to; None: anybody is let in."""
     redirect: str | None = None
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,6 +60,10 @@ class McpDouble:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Method and headers of each."""
     call_headers: list[dict[str, str]] = field(default_factory=list)
+
+    def who(self) -> list[str]:
+        """On whose behalf each call came, by its token."""
+        return [(self.people or {})[_bearer(headers)] for headers in self.call_headers]
 
     def library_server(self) -> Server[Any, Any]:
         """The library's server over this state."""
@@ -80,6 +87,8 @@ class McpDouble:
             self.called.set()
             if name == "hang":
                 await asyncio.Event().wait()
+            if name == "mirror":
+                arguments = {"told": self.call_headers[-1].get("authorization")}
             text = types.TextContent(type="text", text=f"{name} {arguments}")
             return ANSWERS.get(name) or types.CallToolResult(content=[text])
 
@@ -99,6 +108,8 @@ async def mcp_double(*tools: types.Tool, json_response: bool = False) -> AsyncIt
             await RedirectResponse(double.redirect, 307)(scope, receive, send)
         elif double.status is not None:
             await Response("refused", double.status)(scope, receive, send)
+        elif double.people is not None and _bearer(headers) not in double.people:
+            await Response(f"Who is {_bearer(headers)}?", 401)(scope, receive, send)
         else:
             await manager.handle_request(scope, receive, send)
 
@@ -117,3 +128,7 @@ async def mcp_double(*tools: types.Tool, json_response: bool = False) -> AsyncIt
         finally:
             server.should_exit = True
             await serving
+
+
+def _bearer(headers: dict[str, str]) -> str:
+    return headers.get("authorization", "").removeprefix("Bearer ")

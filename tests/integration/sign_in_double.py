@@ -18,6 +18,7 @@ from qlaud_actors.connectors import links
 from qlaud_actors.connectors.catalog import ConnectorCatalog
 from qlaud_actors.connectors.catalog_files import packaged
 from qlaud_actors.connectors.connections import Connections, Owner
+from qlaud_actors.connectors.revocation import Revocations
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.sign_in import SignIn
 from qlaud_actors.connectors.store import Vault
@@ -84,6 +85,17 @@ class SignInDouble:
         if begun is None or begun["redirect_uri"] != form["redirect_uri"]:
             return None
         return begun["who"] if begun["code_challenge"] == challenge else None
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """The revocation endpoint."""
+        self.asked.append(request.path)
+        form = await request.post()
+        if self.before_answer is not None:
+            await self.before_answer()
+        if (form["client_id"], form["client_secret"]) != (CLIENT_ID, CLIENT_SECRET):
+            return web.json_response({"error": "invalid_client"}, status=401)
+        self.refreshes.pop(str(form["token"]), None)
+        return web.json_response({})
 
     async def graphql(self, request: web.Request) -> web.Response:
         """Who somebody is."""
@@ -153,6 +165,7 @@ class Desk:
     vendor: SignInDouble
     door: Door
     connections: Connections
+    revocations: Revocations
     sign_in: SignIn
     catalog: ConnectorCatalog
     stack: contextlib.AsyncExitStack
@@ -176,6 +189,7 @@ async def running_desk(pool: Pool, vault: Vault, redis_url: str) -> AsyncIterato
     vendor = SignInDouble()
     app = web.Application()
     app.add_routes([web.post("/oauth/token", vendor.token), web.post("/graphql", vendor.graphql)])
+    app.add_routes([web.post("/oauth/revoke", vendor.revoke)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     async with contextlib.AsyncExitStack() as stack:
         await runner.setup()
@@ -194,10 +208,13 @@ async def running_desk(pool: Pool, vault: Vault, redis_url: str) -> AsyncIterato
             FILES,
         )
         sender = VendorSender(session, session, allow_private=True)
-        connections, sign_in = Connections(pool, vault, catalog, sender), SignIn(catalog, sender, BASE_URL)
+        sign_in = SignIn(catalog, sender, BASE_URL)
+        revocations = Revocations(pool, vault, catalog, sign_in)
+        stack.push_async_callback(revocations.close)
+        connections = Connections(pool, vault, catalog, sender, revocations=revocations)
         services = {"connectors": catalog, "connections": connections, "sign_in": sign_in}
         settings = Settings(public_url=BASE_URL)
         door = await stack.enter_async_context(
             front_door(pool, settings=settings, vault=vault, redis=redis, **services)
         )
-        yield Desk(pool, vendor, door, connections, sign_in, catalog, stack)
+        yield Desk(pool, vendor, door, connections, revocations, sign_in, catalog, stack)

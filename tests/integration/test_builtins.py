@@ -324,6 +324,51 @@ async def test_http_call_carries_the_session_and_hides_its_secrets(office: Offic
     assert len(office.vendor.bodies) == 1
 
 
+async def test_only_an_admin_key_says_what_is_locked(office: Office) -> None:
+    """What a user's key writes, at creation or over an admin's word, is metadata, but unlocks no call."""
+    config = {**HTTP, "url": office.vendor.url + "/x"}
+    await office.register("http-call", name="order", config=config, description="Looks up an order.")
+    user = (await office.door.mint(end_user_id="eve"))["secret"]
+    metadata = {"team": "A", "email": "eve@x.example"}
+    office.vendor.answers = [says({"done": True})]
+
+    async def calls(thread: Any) -> str:
+        """Which address is sent; empty when the call is refused."""
+        context = CallContext(ACCOUNT, "r", uuid.UUID(thread["id"]), end_user_id="eve")
+        before = len(office.vendor.bodies)
+        outcome = await office.call("order", context, order="7")
+        assert outcome.is_error == (len(office.vendor.bodies) == before), outcome
+        assert not outcome.is_error or "an admin key must write it" in outcome.output
+        return "" if outcome.is_error else str(json.loads(office.vendor.bodies[-1])["email"])
+
+    async def write(thread: Any, key: str | None = None, **given: str) -> None:
+        status, told = await office.door.ask(
+            "PATCH", f"/v1/threads/{thread['id']}", {"metadata": given}, key=key
+        )
+        assert (status, told["metadata"] | given) == (200, told["metadata"])
+
+    _, own = await office.door.ask("POST", "/v1/threads", {"metadata": metadata}, key=user)
+    assert await calls(own) == ""
+    await write(own, email="ada@x.example")
+    assert await calls(own) == "ada@x.example"
+    await write(own, user, more="x")
+    assert await calls(own) == "ada@x.example"
+    await write(own, user, email="eve@evil.example")
+    assert await calls(own) == ""
+
+    ours = {"metadata": {**metadata, "email": "ada@x.example"}, "end_user_id": "eve"}
+    _, made = await office.door.ask("POST", "/v1/threads", ours)
+    assert await calls(made) == "ada@x.example"
+    path = f"/v1/threads/{made['id']}/copy"
+    _, branch = await office.door.ask("POST", path, {}, key=user)
+    assert await calls(branch) == "ada@x.example"
+    _, branch = await office.door.ask("POST", path, {"metadata": {"email": "eve@evil.example"}}, key=user)
+    assert await calls(branch) == ""
+    document = {**ours, "messages": [{"role": "user", "content": "Hi"}]}
+    _, taken = await office.door.ask("POST", "/v1/threads/import", document)
+    assert await calls(taken) == ""
+
+
 async def test_http_call_is_sent_as_it_was_escaped(office: Office) -> None:
     """What a model gives reaches the server as one segment and one parameter, byte by byte."""
     seen: list[str] = []
@@ -423,6 +468,42 @@ async def test_artifacts_belong_to_the_end_user_or_to_the_thread(office: Office,
     assert await pool.fetchval("SELECT array_agg(owner) FROM artifacts") == ["user:ada"]
 
 
+async def test_a_developer_reads_what_was_kept_in_a_thread(office: Office) -> None:
+    """Newest first, page by page, each with its content; another user, account or thread has none of it."""
+    await office.register("artifact-store")
+    ada, eve = [(await office.door.mint(end_user_id=name))["secret"] for name in ("ada", "eve")]
+    _, thread = await office.door.ask("POST", "/v1/threads", {}, key=ada)
+    _, empty = await office.door.ask("POST", "/v1/threads", {}, key=ada)
+    context = CallContext(ACCOUNT, "r", uuid.UUID(thread["id"]), end_user_id="ada")
+    for name, content in (("a", "text"), ("b", {"n": [1]}), ("c", "ü"), ("a", "newer")):
+        await office.call("artifact-store", context, action="store", name=name, content=content)
+    path, names, after = f"/v1/threads/{thread['id']}/artifacts", [], ""
+    while True:
+        status, page = await office.door.ask("GET", f"{path}?limit=2{after}", key=ada)
+        assert status == 200
+        names += [row["name"] for row in page["data"]]
+        if not page["has_more"]:
+            break
+        after = f"&after={page['data'][-1]['id']}"
+    assert names == ["a", "c", "b"]
+    _, listed = await office.door.ask("GET", path)
+    contents = {}
+    for row in listed["data"]:
+        assert (row["object"], "content" in row) == ("artifact", False)
+        status, one = await office.door.ask("GET", f"{path}/{row['id']}", key=ada)
+        contents[row["name"]] = one.pop("content")
+        assert (status, one) == (200, row)
+    assert contents == {"a": "newer", "b": {"n": [1]}, "c": "ü"}
+    _, account = await office.door.ask("POST", "/v1/accounts", {"name": "other"})
+    first = listed["data"][0]["id"]
+    for key in (eve, account["secret"]):
+        for asked in (path, f"{path}/{first}"):
+            assert (await office.door.ask("GET", asked, key=key))[0] == 404
+    elsewhere = f"/v1/threads/{empty['id']}/artifacts"
+    assert (await office.door.ask("GET", elsewhere, key=ada))[1]["data"] == []
+    assert (await office.door.ask("GET", f"{elsewhere}/{first}", key=ada))[0] == 404
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -430,6 +511,7 @@ async def test_artifacts_belong_to_the_end_user_or_to_the_thread(office: Office,
         ({"action": "store", "content": "x"}, "name"),
         ({"action": "retrieve"}, "name"),
         ({"action": "retrieve", "name": "\x00"}, "NUL"),
+        ({"action": "list", "name": "a\x00"}, "NUL"),
         ({"action": "store", "name": "x", "content": "ü" * 200_000}, "256 KiB"),
     ],
 )

@@ -196,3 +196,57 @@ async def test_tokens_are_refreshed(desk: Desk) -> None:
         with pytest.raises(RefreshFailed) as failed:
             await desk.sign_in.refresh(connector, auth, {}, Secret("good"))
         assert "good" not in str(failed.value)
+
+
+async def sign_in(desk: Desk, end_user_id: str) -> None:
+    """Connect by signing in as Ada."""
+    path, browser = await desk.link(end_user_id), await desk.browser()
+    leaving = await browser.send(path, OAUTH)
+    assert (await browser.back(*desk.vendor.approve(leaving.goes_to))).status == 200
+
+
+async def test_disconnecting_revokes_the_token_at_the_vendor(desk: Desk) -> None:
+    """Once the connection is gone, on record, and not while somebody else uses the same account."""
+    await sign_in(desk, "ada")
+    await sign_in(desk, "bob")
+    assert await desk.connections.disconnect(Owner(ACCOUNT, "bob"), "linear")
+    await desk.revocations.close()
+    assert "/oauth/revoke" not in desk.vendor.asked
+    gone: list[int] = []
+
+    async def look() -> None:
+        gone.append(await desk.pool.fetchval("SELECT count(*) FROM connection_secrets"))
+
+    desk.vendor.before_answer = look
+    with capture_logs() as logs:
+        assert await desk.connections.disconnect(ADA, "linear")
+        await desk.revocations.close()
+    assert (desk.vendor.asked[-1], gone) == ("/oauth/revoke", [0])
+    assert set(desk.vendor.refreshes) == {"refresh-3"}  # Bob's, whom nobody asked to be revoked
+    assert [line["event"] for line in logs if "revoked" in line["event"]] == ["token_revoked"]
+    assert "refresh-" not in str(logs)
+    purposes = await desk.pool.fetch("SELECT field FROM vault_audit WHERE purpose = 'revoke'")
+    assert [row["field"] for row in purposes] == ["refresh_token"]
+    assert not await desk.connections.disconnect(ADA, "linear")
+
+
+async def test_a_vendor_that_is_away_does_not_keep_anybody_connected(desk: Desk) -> None:
+    """The disconnection stands and is not waited with; that the token lives on is logged without it."""
+    await sign_in(desk, "ada")
+    desk.catalog.overrides["linear"] = "http://127.0.0.1:9"  # type: ignore[index]
+    with capture_logs() as logs:
+        assert await desk.connections.disconnect(ADA, "linear")
+        assert await desk.connections.find(ADA, "linear") is None
+        await desk.revocations.close()
+    (line,) = [line for line in logs if "revoked" in line["event"]]
+    assert (line["event"], line["error"]) == ("token_not_revoked", "SendFailed")
+    assert "refresh-" not in str(logs)
+
+
+async def test_a_key_is_not_revoked(desk: Desk) -> None:
+    """A key that a person has made is theirs to revoke."""
+    path, browser = await desk.link(), await desk.browser()
+    await browser.send(path, 0, api_key=KEY)
+    assert await desk.connections.disconnect(ADA, "linear")
+    await desk.revocations.close()
+    assert "/oauth/revoke" not in desk.vendor.asked

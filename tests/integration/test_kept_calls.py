@@ -17,7 +17,7 @@ from qlaud_actors.tools import kept
 from qlaud_actors.tools.dispatch import Dispatcher
 from qlaud_actors.tools.kept import KeptCalls
 from qlaud_actors.tools.large import MAX_KEPT_BYTES
-from qlaud_actors.tools.model import CallContext, Tool, ToolCall, ToolOutcome
+from qlaud_actors.tools.model import CallContext, Cut, Tool, ToolCall, ToolOutcome
 
 ACCOUNT = uuid.UUID("00000000-0000-7000-8000-000000000001")
 INSERT_THREAD = "INSERT INTO threads (id, account_id, key_id) VALUES ($1, $2, $3)"
@@ -67,6 +67,20 @@ async def test_the_first_outcome_is_answered_again(pool: Pool, context: CallCont
     assert await calls.begin("k", mine, WRITE, inside) == mine.id
     await calls.finish("k", mine.id, ToolOutcome({"n": 2}), inside)
     assert await calls.begin("k", mine, WRITE, inside) == ToolOutcome({"n": 2})
+
+
+async def test_a_cut_outcome_says_again_where_the_rest_is(pool: Pool, context: CallContext) -> None:
+    """The same call again has the same `result_id`, and the whole can be read on; a new day begins anew."""
+    calls, first = KeptCalls(pool), call()
+    outcome = ToolOutcome("the begin…", cut=Cut(first.id, 9, 30_000))
+    await calls.begin("k", first, WRITE, context)
+    await calls.finish("k", first.id, outcome, context)
+    assert await calls.begin("k", call(), WRITE, context) == outcome
+    await pool.execute("UPDATE keyed_calls SET started_at = now() - interval '25 hours'")
+    again = call()
+    await calls.begin("k", again, WRITE, context)
+    await calls.finish("k", again.id, ToolOutcome("short"), context)
+    assert await calls.begin("k", call(), WRITE, context) == ToolOutcome("short")
 
 
 async def test_a_process_dies_between_begin_and_finish(pool: Pool, context: CallContext) -> None:

@@ -1,11 +1,14 @@
 """Connecting accounts and calling vendors through the front door: each key for its own end user."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from acme import KEY, OTHER_KEY, Bench, running_bench
+from aiohttp import web
 from front_door import Door, front_door
 
 from qlaud_actors.connectors import links
@@ -267,3 +270,22 @@ async def test_an_mcp_client_sees_what_is_connected(door: Door) -> None:
     assert after[len(before) :] == ["acme/get_item", "acme/set_item", "acme/create_item", "acme/ring"]
     called = await rpc("tools/call", name="acme/get_item", arguments={"id": "1"})
     assert called["structuredContent"] == {"id": "1"}
+
+
+async def test_a_call_may_be_given_less_time(door: Door, bench: Bench) -> None:
+    """`timeout_ms` of a multi-execute ends a vendor's slow answer, and says that nobody knows."""
+    alice, over = await key_of(door, "alice"), asyncio.Event()
+    await manage(door, alice, "connect", credentials={"token": KEY})
+
+    async def wait(_: web.Request) -> web.StreamResponse:
+        await over.wait()
+        return web.json_response({})
+
+    bench.acme.answers = [wait]
+    started = time.monotonic()
+    calls = [{"tool": "acme/ring", "timeout_ms": 200}]
+    _, told = await door.ask("POST", "/v1/tools/execute", {"calls": calls}, key=alice)
+    over.set()
+    (result,) = told["results"]
+    assert (result["status"], result["output"]["error"]) == ("unknown", "unavailable")
+    assert time.monotonic() - started < 25  # the sender's own patience is 30 s, the tool's 60 s

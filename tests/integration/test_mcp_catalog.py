@@ -50,7 +50,7 @@ async def test_the_catalogue_is_public_and_has_every_vendor_once(door: Door) -> 
     assert linear["config_schema"]["properties"]["api_key"]["format"] == "password"
     assert linear["config_schema"]["required"] == ["api_key"]
     assert (linear["connect"], axiom["connect"]) == ("qlaud-mcp/linear", None)
-    assert (linear["auth_modes"], notion["auth_modes"]) == (["tenant"], ["tenant", "per_user"])
+    assert linear["auth_modes"] == notion["auth_modes"] == ["tenant", "per_user"]
     assert (notion["kind"], notion["server_url"]) == ("connector", None)
     assert notion["config_schema"]["properties"]["token"]["format"] == "password"
     assert "format" not in axiom["config_schema"]["properties"]["organization"]
@@ -94,10 +94,9 @@ async def test_an_address_of_this_network_is_refused_like_any_other(pool: Pool, 
     assert "https" in refused["error"]["message"]
 
 
-async def test_end_users_sign_in_elsewhere(door: Door, double: McpDouble) -> None:
-    """`per_user` is refused with the way that there is, before the vendor is asked."""
-    for slug, words in (("linear", "qlaud-mcp/linear"), ("axiom", "`config`")):
-        order = {"name": "x", "catalog_slug": slug, "auth_mode": "per_user"}
-        status, refused = await door.ask("POST", SERVERS, order)
-        assert (status, words in refused["error"]["message"]) == (400, True)
+async def test_everybodys_own_credential_is_not_a_configuration(door: Door, double: McpDouble) -> None:
+    """`per_user` with a `config` is refused with what to do instead, before the vendor is asked."""
+    status, refused = await door.ask("POST", SERVERS, {**ORDER, "auth_mode": "per_user"})
+    assert (status, "qlaud-mcp/mcp-linear" in refused["error"]["message"]) == (400, True)
+    assert KEY not in json.dumps(refused)
     assert double.requests == []

@@ -17,6 +17,7 @@ from qlaud_actors.connectors.connection import ConnectRefused, Owner
 from qlaud_actors.connectors.connections import Connections
 from qlaud_actors.connectors.credentials import Credentials
 from qlaud_actors.connectors.execute import ActionCall, Executor
+from qlaud_actors.connectors.hosted import HostedServers
 from qlaud_actors.connectors.sending import VendorSender
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool
@@ -28,6 +29,7 @@ from qlaud_actors.settings import Secret
 from qlaud_actors.tools.builtins.caller import BuiltinCaller
 from qlaud_actors.tools.builtins.catalog import Builtins
 from qlaud_actors.tools.builtins.vendor import VendorTools
+from qlaud_actors.tools.hosted import HostedDesk
 from qlaud_actors.tools.mcp import McpCaller
 from qlaud_actors.tools.model import CallContext, McpServer, Tool, ToolCall
 from qlaud_actors.tools.webhook import WebhookCaller
@@ -133,8 +135,26 @@ async def connection(session: Session, allow_private: bool, url: str) -> str:
     return ""
 
 
+HOSTED = HostedServers.load({}).entries
+
+
+async def hosted_server(session: Session, allow_private: bool, url: str) -> str:
+    """A vendor's hosted MCP server, asked with the credential that somebody gives."""
+    catalog = ConnectorCatalog({}, {}, hosted=HostedServers(HOSTED, {"linear": url}))
+    nobody: Any = None
+    desk = HostedDesk(McpClient(session, allow_private=allow_private), catalog)
+    try:
+        values = {"api_key": "lin_api_" + "x" * 40}
+        await Connections(nobody, nobody, catalog, nobody, desk).verify(
+            Owner(ACCOUNT), "mcp-linear", 0, values
+        )
+    except ConnectRefused as refused:
+        return refused.words
+    return ""
+
+
 HTTP_CALL = Builtins.load(ConnectorCatalog.load({})).offers["qlaud-builtin/http-call"]
-ENTRIES: list[Entry] = [webhook, mcp_server, http_call, connection]
+ENTRIES: list[Entry] = [webhook, mcp_server, http_call, connection, hosted_server]
 
 HOSTS = [
     # Loopback, in every spelling that some parser takes for it.

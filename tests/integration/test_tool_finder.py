@@ -1,7 +1,9 @@
 """Search over registered tools and connectors, with whose account is connected from a real database."""
 
+import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 
 import pytest
 from acme import ALICE, Bench, running_bench
@@ -9,9 +11,12 @@ from acme import ALICE, Bench, running_bench
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.embeddings.embedder import Embedder
+from qlaud_actors.tools import finder as finder_module
 from qlaud_actors.tools.connector import connector_tools
 from qlaud_actors.tools.finder import ToolFinder
 from qlaud_actors.tools.model import CallContext, Tool, Toolset
+from qlaud_actors.tools.search_document import SearchDocument
+from qlaud_actors.tools.search_index import Index
 from qlaud_actors.tools.search_vectors import SearchVectors
 
 OWN = Tool("tool_1", "crm/find_person", "Look somebody up by name.", {"type": "object"}, "webhook", "read")
@@ -81,3 +86,24 @@ async def test_a_registered_tool_stands_in_the_place_of_an_action_of_its_name(
     outcome = await finder.search(Toolset((), (own,)), context(str(uuid.uuid4())), {"intent": "get an item"})
     found = [result for result in outcome.output["results"] if result["name"] == "acme/get_item"]
     assert [(result["kind"], result["status"]) for result in found] == [("webhook", None)]
+
+
+async def test_tools_are_read_beside_the_event_loop(
+    bench: Bench, vectors: SearchVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account's tools and the catalogue are indexed in other threads, each once."""
+    threads: list[int] = []
+    build = Index.of
+
+    def of(documents: Sequence[SearchDocument]) -> Index:
+        threads.append(threading.get_ident())
+        return build(documents)
+
+    monkeypatch.setattr(Index, "of", of)
+    monkeypatch.setattr(finder_module, "_index", lru_cache(of))
+    finder = ToolFinder(bench.pool, bench.catalog, vectors)
+    many = tuple(Tool(f"t{n}", f"tool_{n}", f"Does {n}.", {"type": "object"}, "webhook") for n in range(300))
+    for _ in range(2):
+        assert await finder.find("tool 7", Toolset((), many), 8, {})
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads

@@ -21,19 +21,19 @@ def owner(context: CallContext) -> str:
 async def run(pool: Pool, arguments: dict[str, Any], context: CallContext) -> ToolOutcome:
     """Store, retrieve or list."""
     whose, name = owner(context), arguments.get("name")
+    if "\x00" in (name or ""):
+        return _failed("`name` must not contain NUL.")
     if arguments["action"] == "list":
         found = await store.list_(pool, context.account_id, whose, name or "")
-        return ToolOutcome({"artifacts": [_listed(artifact) for artifact in found]})
+        return ToolOutcome({"artifacts": [listed(artifact) for artifact in found]})
     if name is None:
         return _failed(f"`name` is needed to {arguments['action']}.")
-    if "\x00" in name:
-        return _failed("`name` must not contain NUL.")
     if arguments["action"] == "store":
         return await _store(pool, arguments, context, whose)
     artifact = await store.find(pool, context.account_id, whose, name)
     if artifact is None:
         return _failed(f"There is no artifact named {name!r}; list shows which there are.")
-    return ToolOutcome(_whole(artifact))
+    return ToolOutcome(whole(artifact))
 
 
 async def _store(pool: Pool, arguments: dict[str, Any], context: CallContext, whose: str) -> ToolOutcome:
@@ -47,10 +47,11 @@ async def _store(pool: Pool, arguments: dict[str, Any], context: CallContext, wh
     mime = "text/plain" if text else "application/json"
     name, thread_id = arguments["name"], context.thread_id
     kept = await store.keep(pool, context.account_id, whose, name, mime, raw, thread_id)
-    return _failed(FULL) if kept is None else ToolOutcome({"stored": _listed(kept)})
+    return _failed(FULL) if kept is None else ToolOutcome({"stored": listed(kept)})
 
 
-def _listed(artifact: Artifact) -> dict[str, Any]:
+def listed(artifact: Artifact) -> dict[str, Any]:
+    """An artifact without its content."""
     return {
         "name": artifact.name,
         "mime": artifact.mime,
@@ -60,14 +61,15 @@ def _listed(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _whole(artifact: Artifact) -> dict[str, Any]:
+def whole(artifact: Artifact) -> dict[str, Any]:
+    """An artifact with its content if that is text or JSON; a picture is downloaded."""
     content = artifact.content or b""
     match artifact.mime:
         case "application/json":
-            return {**_listed(artifact), "content": msgspec.json.decode(content)}
+            return {**listed(artifact), "content": msgspec.json.decode(content)}
         case "text/plain":
-            return {**_listed(artifact), "content": content.decode()}
-    return _listed(artifact)
+            return {**listed(artifact), "content": content.decode()}
+    return listed(artifact)
 
 
 def _failed(words: str) -> ToolOutcome:

@@ -13,6 +13,7 @@ from qlaud_actors.log import get_logger
 from qlaud_actors.tools.builtins import artifact_tool, http_call, http_config, image
 from qlaud_actors.tools.builtins.calculator import calculate
 from qlaud_actors.tools.builtins.catalog import Builtins
+from qlaud_actors.tools.builtins.http_call import LOCKED
 from qlaud_actors.tools.builtins.model import Offer
 from qlaud_actors.tools.builtins.template import TemplateProblem
 from qlaud_actors.tools.builtins.vendor import VendorTools, no_answer
@@ -97,14 +98,16 @@ class BuiltinCaller:
         return http_call.outcome(configured, received)
 
     async def _session(self, context: CallContext) -> dict[str, dict[str, Any]]:
-        """What the developer's server has said of the conversation; a model cannot change it."""
+        """What is known of the conversation; a model cannot change it, and only admin keys what is locked."""
         metadata: dict[str, Any] = {}
+        vouched: dict[str, Any] = {}
         if context.thread_id is not None:
-            metadata = await session_metadata(self._pool, context.account_id, context.thread_id)
+            metadata, vouched = await session_metadata(self._pool, context.account_id, context.thread_id)
         thread_id = str(context.thread_id) if context.thread_id else None
         return {
             "end_user": {"id": context.end_user_id, "metadata": metadata},
             "thread": {"id": thread_id, "metadata": metadata},
+            LOCKED: vouched,
         }
 
     async def _picture(
@@ -130,7 +133,7 @@ class BuiltinCaller:
         return ToolOutcome({"image": told})
 
 
-_NO_SESSION: dict[str, dict[str, Any]] = {"end_user": {}, "thread": {}}
+_NO_SESSION: dict[str, dict[str, Any]] = {"end_user": {}, "thread": {}, LOCKED: {}}
 
 
 def _failed(words: str) -> ToolOutcome:

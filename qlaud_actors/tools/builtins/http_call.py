@@ -32,6 +32,9 @@ HIDDEN = "[hidden]"
 
 MAX_ANSWER_BYTES = 256 * 1024
 
+LOCKED = "locked"
+"""In a session: the metadata that locked inputs may take, which no template can name."""
+
 _SESSION = {"end_user_id": ("end_user", "id"), "thread_id": ("thread", "id")}
 """Locked inputs that are not metadata."""
 
@@ -85,7 +88,7 @@ class HttpCall:
         return tuple(sorted(values, key=len, reverse=True))
 
     def request(self, arguments: Mapping[str, Any], session: Mapping[str, Any], call_id: str) -> Request:
-        """The request of one call. `session` has `end_user` and `thread`. Raises TemplateProblem."""
+        """The request of one call, for a session: `end_user`, `thread`, `locked`. Raises TemplateProblem."""
         forced = {name: _locked_value(name, session) for name in self.locked}
         given = {"input": {**arguments, **forced}, "secrets": self.secrets, "call": {"id": call_id}}
         values = {**session, **given}
@@ -131,12 +134,11 @@ def style_of(content_type: str) -> Style | None:
 
 
 def _locked_value(name: str, session: Mapping[str, Any]) -> Any:
-    source, key = _SESSION.get(name, ("end_user", "metadata"))
+    source, key = _SESSION.get(name, (LOCKED, name))
     found = session[source].get(key)
-    if name not in _SESSION:
-        found = (found or {}).get(name)
     if found is None:
-        raise TemplateProblem(f"the session has no `{name}`, which the developer has locked")
+        words = f"the session has no `{name}`, which the developer has locked"
+        raise TemplateProblem(words if name in _SESSION else f"{words}: an admin key must write it")
     return found
 
 

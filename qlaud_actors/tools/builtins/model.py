@@ -16,7 +16,6 @@ from qlaud_actors.connectors.model import Action, Auth, Connector, Effect, Field
 
 PREFIX = "qlaud-builtin/"
 
-AuthMode: TypeAlias = Literal["tenant", "per_user"]
 Code: TypeAlias = Literal["http_call", "image", "artifacts", "calculator"]
 
 

@@ -12,9 +12,9 @@ from qlaud_actors.errors import InvalidRequest
 from qlaud_actors.ids import new_tool_id
 from qlaud_actors.settings import Secret
 from qlaud_actors.tools.builtins import http_config
-from qlaud_actors.tools.builtins.model import AuthMode, ConfigField, Offer
+from qlaud_actors.tools.builtins.model import ConfigField, Offer
 from qlaud_actors.tools.builtins.template import TemplateProblem
-from qlaud_actors.tools.model import Effect, Tool
+from qlaud_actors.tools.model import AuthMode, Effect, Tool
 from qlaud_actors.tools.schema import check_definition, check_schema
 
 MAX_VALUE = 4_000

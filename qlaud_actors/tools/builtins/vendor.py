@@ -72,7 +72,8 @@ class VendorTools:
         if wrong := problems(offer.whole_schema, arguments):
             return _failed("The call was not made, because its input does not fit. " + "; ".join(wrong))
         if tool.auth_mode == "per_user":
-            asked = ActionCall(call.id, owner_of(context), connector.slug, action.name, arguments)
+            whose, seconds = owner_of(context), tool.timeout_ms / 1000
+            asked = ActionCall(call.id, whose, connector.slug, action.name, arguments, seconds)
             return outcome_of(connector.slug, await self.executor.run(asked))
         access, override = access_of(offer, config), self.overrides.get(connector.slug)
         try:

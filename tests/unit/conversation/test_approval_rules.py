@@ -8,7 +8,7 @@ import pytest
 from qlaud_actors.conversation.approval_rules import Decision, calls_to_ask, declined, must_record
 from qlaud_actors.conversation.model import decide_takeover
 from qlaud_actors.errors import Conflict
-from qlaud_actors.tools.meta import EXECUTE, META_TOOLS, SEARCH
+from qlaud_actors.tools.meta import CONNECTIONS, EXECUTE, META_TOOLS, SEARCH
 from qlaud_actors.tools.model import Effect, Kind, Tool, ToolCall, Toolset
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
@@ -40,6 +40,10 @@ def run(*names: str) -> ToolCall:
         (call("nothing"), False, False),
         (call("ask"), False, False),
         (call(SEARCH, intent="x"), False, False),
+        (call(CONNECTIONS, action="disconnect", tool="qlaud-mcp/linear"), True, True),
+        (call(CONNECTIONS, action="connect", tool="qlaud-mcp/linear"), False, False),
+        (call(CONNECTIONS, action="list"), False, False),
+        (call(CONNECTIONS), False, False),
         (run("read", "same"), True, True),
         (run("read", "read"), False, True),
         (run("read", "write"), True, True),

@@ -12,6 +12,7 @@ from qlaud_actors.tools.builtins.template import TemplateProblem, fill, parse
 SESSION = {
     "end_user": {"id": "ada", "metadata": {"email": "ada@example.com", "plan": {"name": "pro"}}},
     "thread": {"id": "t1", "metadata": {"email": "ada@example.com"}},
+    "locked": {"email": "ada@admin.example"},
 }
 NASTY = 'a"b\\c\n/../..?x=1&y=#z%2e{{secrets.KEY}}é'
 API = "https://api.example.com"
@@ -74,14 +75,14 @@ def test_a_header_cannot_be_split(value: str) -> None:
 
 
 def test_the_session_is_trusted_and_never_made_up() -> None:
-    """Locked inputs come from the thread's metadata whatever the model says; what lacks refuses the call."""
+    """Locked inputs are what an admin key has said, whatever the model says; what lacks refuses the call."""
     call = read(
         body_template='{"email":"{{input.email}}","id": "{{end_user.id}}","m": "{{thread.metadata.email}}"}',
         lock_input_fields='["email"]',
     )
     sent = msgspec.json.decode(call.request({"email": "eve@evil.example"}, SESSION, "c").body or b"")
-    assert sent == {"email": "ada@example.com", "id": "ada", "m": "ada@example.com"}
-    nobody: dict[str, dict[str, Any]] = {"end_user": {}, "thread": {}}
+    assert sent == {"email": "ada@admin.example", "id": "ada", "m": "ada@example.com"}
+    nobody: dict[str, dict[str, Any]] = {**SESSION, "end_user": {}, "locked": {}}
     with pytest.raises(TemplateProblem, match="locked"):
         call.request({"email": "eve@evil.example"}, nobody, "c")
     with pytest.raises(TemplateProblem, match=r"no .*end_user\.id"):
