@@ -76,7 +76,7 @@ def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: i
 
 
 def _counted(message: Block) -> str | list[Block]:
-    """A message's parts as blocks that `bound` knows, and its other fields as one more: none in most cases."""
+    """A message's parts as blocks that `bound` knows, and its other fields as one more; of most, a text."""
     content = message.get("content")
     if isinstance(content, str) and len(message) == 2 and message.get("role") in _ROLES:
         return content
