@@ -23,9 +23,9 @@ JSON = {"content-type": "application/json"}
 PAGE = 500
 
 EF_SEARCH, EF_CONSTRUCTION, NEIGHBORS = 200, 200, 32
-"""How many candidates a search keeps, how many the placing of a vector keeps, how many are linked with it. Of
-100,000 vectors of messages that are nearly all alike it finds 93 of the nearest 100; with Chroma's own 100 and
-16, for the same CPU of a search, 87.
+"""How many candidates a search keeps, how many the placing of a vector keeps, how many are linked with it.
+Of 100,000 vectors of messages that are nearly all alike it finds 93 of the nearest 100; with Chroma's own 100
+and 16, for the same CPU of a search, 87.
 """
 
 HNSW = {
