@@ -87,7 +87,7 @@ class Vendors:
     dispatcher: Dispatcher
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Services:
     """What handlers and actors work with."""
 

@@ -12,6 +12,7 @@ from qlaud_actors import audit
 from qlaud_actors.catalog_commands import catalog
 from qlaud_actors.import_commands import import_
 from qlaud_actors.price_commands import prices
+from qlaud_actors.retention_commands import retention
 from qlaud_actors.search_commands import search
 from qlaud_actors.settings import Settings, SettingsError
 from qlaud_actors.vault_commands import vault
@@ -119,6 +120,7 @@ main.add_command(catalog)
 main.add_command(vault)
 main.add_command(search)
 main.add_command(import_)
+main.add_command(retention)
 
 
 def _become(module: str) -> None:

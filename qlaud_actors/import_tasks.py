@@ -19,6 +19,8 @@ from qlaud_actors.settings import Secret
 PARALLEL = 4
 ATTEMPTS = 4
 TITLE_CHARACTERS = 512
+BATCH_BYTES = 8 * 1024 * 1024
+"""Of artifacts, in base64, beside the messages: QLAUD_MAX_BODY_BYTES is 32 MiB unless set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,39 @@ async def _send_all(found: list[Conversation], target: Target) -> Tally:
 
 
 async def _send(client: httpx.AsyncClient, conversation: Conversation, target: Target, tally: Tally) -> None:
-    """Sending twice makes one thread, so whatever may pass is tried again."""
+    """A thread with its first artifacts, then the same again with the others: it is made once."""
     body = request_body(conversation, target.end_user_id)
+    statuses: set[int] = set()
+    for some in batches(conversation.artifacts):
+        answer = await _post(client, {**body, "artifacts": some}, target)
+        if answer.status_code in (403, 404) and body.pop("compaction_model", None):  # there is none here
+            answer = await _post(client, {**body, "artifacts": some}, target)
+        statuses.add(answer.status_code)
+        if answer.status_code not in (200, 201):
+            tally.refused += 1
+            click.echo(f"{conversation.external_id}: {answer.status_code}: {_reason(answer)}", err=True)
+            return
+    if 201 in statuses:
+        tally.made += 1
+    else:
+        tally.known += 1
+
+
+def batches(artifacts: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """As many at once as a request may well carry; at least one batch, if an empty one."""
+    some: list[dict[str, Any]] = []
+    size = 0
+    for artifact in artifacts:
+        size += len(artifact["content"])
+        if some and size > BATCH_BYTES:
+            yield some
+            some, size = [], len(artifact["content"])
+        some.append(artifact)
+    yield some
+
+
+async def _post(client: httpx.AsyncClient, body: dict[str, Any], target: Target) -> httpx.Response:
+    """Sending twice makes one thread, so whatever may pass is tried again. Raises ProgramError."""
     answer: httpx.Response | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -96,14 +129,7 @@ async def _send(client: httpx.AsyncClient, conversation: Conversation, target: T
         raise ProgramError(f"{target.url} cannot be reached")
     if answer.status_code == 401:
         raise ProgramError("The key is not accepted")
-    match answer.status_code:
-        case 201:
-            tally.made += 1
-        case 200:
-            tally.known += 1
-        case status:
-            tally.refused += 1
-            click.echo(f"{conversation.external_id}: {status}: {_reason(answer)}", err=True)
+    return answer
 
 
 def request_body(conversation: Conversation, end_user_id: str | None) -> dict[str, Any]:
@@ -114,6 +140,8 @@ def request_body(conversation: Conversation, end_user_id: str | None) -> dict[st
         "end_user_id": conversation.end_user_id or end_user_id,
         "metadata": conversation.metadata or None,
         "messages": [_message(said) for said in conversation.messages],
+        "compactions": conversation.compactions,
+        **conversation.settings,
     }
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from dramatiq import Worker
 
 from qlaud_actors import metrics
-from qlaud_actors.billing import auto_topup, presence, stripe_meter
+from qlaud_actors.billing import auto_topup, presence, stripe_meter, topup
 from qlaud_actors.bootstrap import Services, open_services
 from qlaud_actors.carrier import RENEW_EVERY
 from qlaud_actors.db.pool import ConnectionLost
@@ -66,6 +66,7 @@ async def run(settings: Settings) -> None:
             every(TIDY_SECONDS, deleter.erase_hidden),
             every(RETENTION_SECONDS, lambda: retention.enforce(services.pool)),
             every(TIDY_SECONDS, lambda: kept.delete_old(services.pool)),
+            every(TIDY_SECONDS, lambda: topup.forget_events(services.pool)),
             every(TIDY_SECONDS, lambda: services.vault.trail.forget(settings.vault_audit_days)),
             every(METRICS_SECONDS, lambda: _share_metrics(services, runner.owner)),
             *_stripe_upkeep(services),

@@ -33,6 +33,7 @@ class AccountPatch(msgspec.Struct):
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
     billing: Billing | msgspec.UnsetType = msgspec.UNSET
+    low_balance_usd: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 @routes.post("/v1/accounts")
@@ -66,9 +67,12 @@ async def get_account(request: web.Request) -> web.Response:
 
 @routes.patch("/v1/accounts/{account_id}")
 async def patch_account(request: web.Request) -> web.Response:
-    """Another name, or prepaid instead of postpaid; the balance stays what it is."""
+    """Another name, another low balance, or prepaid instead of postpaid; the balance stays what it is."""
     _check_operator(request)
     body = await read_json(request, AccountPatch)
+    low = None
+    if isinstance(body.low_balance_usd, msgspec.Raw):
+        low = usd_nanos("low_balance_usd", body.low_balance_usd)
     pool = services(request).pool
     account = await wallet.get_account(pool, path_uuid(request, "account_id"))
     if body.name is not msgspec.UNSET:
@@ -76,16 +80,20 @@ async def patch_account(request: web.Request) -> web.Response:
         await wallet.rename(pool, account.id, body.name)
     if body.billing is not msgspec.UNSET:
         await wallet.set_billing(pool, account.id, body.billing)
+    if body.low_balance_usd is not msgspec.UNSET:
+        await wallet.set_low_balance(pool, account.id, low)
     return json_response(account_object(await wallet.get_account(pool, account.id)))
 
 
 def account_object(account: Account) -> dict[str, object]:
     """An account as the API shows it."""
+    low = account.low_balance_nanos
     return {
         "id": str(account.id),
         "object": "account",
         "name": account.name,
         **balance_object(account),
+        "low_balance_usd": None if low is None else nanos_to_usd(low),
         "created_at": account.created_at_ms,
     }
 

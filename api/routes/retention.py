@@ -60,7 +60,12 @@ async def preview_retention(request: web.Request) -> web.Response:
     else:
         rule = await retention.rule_of(pool, account_id)
     found = await retention.due(pool, account_id, rule)
-    would = {"threads": len(found.threads), "messages": found.messages, "trimmed_threads": len(found.cuts)}
+    would = {
+        "threads": len(found.whole),
+        "messages": found.messages,
+        "trimmed_threads": len(found.trimmed),
+        "oldest_at": found.oldest_ms,
+    }
     return json_response({"object": "retention.preview", "rule": _shown(rule), "would_remove": would})
 
 

@@ -16,7 +16,7 @@ from qlaud_actors.conversation.approval_rules import Awaited
 from qlaud_actors.conversation.approvals import awaited_approvals
 from qlaud_actors.conversation.bus import Subscription
 from qlaud_actors.conversation.closing import announce
-from qlaud_actors.conversation.events import APPROVAL_PREFIX, ERROR_PREFIX
+from qlaud_actors.conversation.events import APPROVAL_PREFIX, ERROR_PREFIX, usage_object
 from qlaud_actors.conversation.follow import follow_turn
 from qlaud_actors.conversation.log import Entry
 from qlaud_actors.conversation.mailbox import Accepted
@@ -140,12 +140,7 @@ def turn_object(record: TurnRecord) -> dict[str, object]:
         "hit_max_iterations": turn.hit_max_iterations,
         "attempts": turn.attempts,
         "cost_micros": nanos_to_micros(turn.cost_nanos),
-        "usage": {
-            "input_tokens": sum(s.input_tokens for s in record.steps),
-            "output_tokens": sum(s.output_tokens for s in record.steps),
-            "cache_read_input_tokens": sum(s.cache_read_tokens for s in record.steps),
-            "cache_creation_input_tokens": sum(s.cache_write_tokens for s in record.steps),
-        },
+        "usage": usage_object(turn),
         "steps": [_step_object(step) for step in record.steps],
         "tool_calls": [_call_object(call) for call in record.calls],
         "error": turn.error,

@@ -12,6 +12,21 @@ ON CONFLICT (account_id, owner, name)
 DO UPDATE SET mime = excluded.mime, content = excluded.content, thread_id = excluded.thread_id, updated_at = now()
 RETURNING id, name, mime, length(content) AS size, (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms;
 
+-- name: restore_artifact
+-- Keep what was kept elsewhere, unless the name is taken; nothing when the owner has as much as it may.
+WITH there AS (
+    SELECT id FROM artifacts WHERE account_id = $2 AND owner = $3 AND name = $5
+), made AS (
+    INSERT INTO artifacts (id, account_id, owner, thread_id, name, mime, content, created_at, updated_at)
+    SELECT $1, $2, $3, $4, $5, $6, $7, COALESCE(to_timestamp($8::bigint / 1000.0), now()),
+           COALESCE(to_timestamp($9::bigint / 1000.0), now())
+     WHERE NOT EXISTS (SELECT FROM there)
+       AND (SELECT count(*) < $10 AND COALESCE(sum(length(content)), 0) + length($7::bytea) <= $11
+              FROM artifacts WHERE account_id = $2 AND owner = $3)
+    RETURNING id
+)
+SELECT id FROM there UNION ALL SELECT id FROM made;
+
 -- name: artifact
 -- The artifact of an owner and name.
 SELECT id, name, mime, content, length(content) AS size,

@@ -2,8 +2,8 @@
 
 import uuid
 
-from qlaud_actors.artifacts.model import MAX_ARTIFACTS, MAX_OWNER_BYTES, Artifact
-from qlaud_actors.db.pool import Pool, Record, Rows
+from qlaud_actors.artifacts.model import MAX_ARTIFACTS, MAX_OWNER_BYTES, Artifact, Brought
+from qlaud_actors.db.pool import Connection, Pool, Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.ids import new_uuid
 
@@ -29,6 +29,23 @@ async def keep(
             QUERIES.store_artifact, new_uuid(), account_id, owner, thread_id, name, mime, content, *limits
         )
     return _artifact_from(row) if row else None
+
+
+async def restore(
+    connection: Connection, account_id: uuid.UUID, owner: str, thread_id: uuid.UUID, brought: list[Brought]
+) -> bool:
+    """Store what was kept elsewhere under the names that are free, in the caller's transaction.
+
+    False when the owner has as much as it may; then the transaction must not be committed.
+    """
+    await connection.execute(QUERIES.lock_owner, f"{account_id}|{owner}")
+    limits = MAX_ARTIFACTS, MAX_OWNER_BYTES
+    for one in brought:
+        where = new_uuid(), account_id, owner, thread_id
+        what = one.name, one.mime, one.content, one.created_at_ms, one.updated_at_ms
+        if await connection.fetchval(QUERIES.restore_artifact, *where, *what, *limits) is None:
+            return False
+    return True
 
 
 async def find(rows: Rows, account_id: uuid.UUID, owner: str, name: str) -> Artifact | None:

@@ -160,7 +160,8 @@ def count(charge: Charge, settled: Settlement | None) -> None:
     metrics.TOKENS_OUT.inc(charge.usage.output)
     if settled:
         metrics.COST.inc(nanos_to_usd(settled.charged_nanos))
-        metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))
+        if settled.overrun_nanos:
+            metrics.OVERRUN.inc(nanos_to_usd(settled.overrun_nanos))
 
 
 def precheck(

@@ -63,7 +63,8 @@ WITH sums AS (
            sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)::bigint
                AS input_tokens,
            sum(output_tokens)::bigint AS output_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens,
-           sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens
+           sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens,
+           sum_units_v1(array_agg(units) FILTER (WHERE units IS NOT NULL)) AS units
       FROM usage_events
      WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
        AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
@@ -91,7 +92,8 @@ WITH groups AS (
            sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens)
                AS input_tokens,
            sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens,
-           sum(cache_write_5m_tokens + cache_write_1h_tokens) AS cache_write_tokens
+           sum(cache_write_5m_tokens + cache_write_1h_tokens) AS cache_write_tokens,
+           sum_units_v1(array_agg(units) FILTER (WHERE units IS NOT NULL)) AS units
       FROM usage_events
      WHERE account_id = $1 AND created_at >= to_timestamp($2::float8 / 1000)
        AND created_at < to_timestamp($3::float8 / 1000) AND ($4::uuid IS NULL OR key_id = $4)
@@ -112,12 +114,14 @@ WITH groups AS (
            COALESCE(sum(input_tokens), 0)::bigint AS total_input_tokens,
            COALESCE(sum(output_tokens), 0)::bigint AS total_output_tokens,
            COALESCE(sum(cache_read_tokens), 0)::bigint AS total_cache_read_tokens,
-           COALESCE(sum(cache_write_tokens), 0)::bigint AS total_cache_write_tokens
+           COALESCE(sum(cache_write_tokens), 0)::bigint AS total_cache_write_tokens,
+           sum_units_v1(array_agg(units) FILTER (WHERE units IS NOT NULL)) AS total_units
       FROM groups
 )
 SELECT t.*, p.place, p.key_id, p.key_name, p.key_prefix, p.cost_nanos::bigint AS cost_nanos, p.request_count,
        p.input_tokens::bigint AS input_tokens, p.output_tokens::bigint AS output_tokens,
-       p.cache_read_tokens::bigint AS cache_read_tokens, p.cache_write_tokens::bigint AS cache_write_tokens
+       p.cache_read_tokens::bigint AS cache_read_tokens, p.cache_write_tokens::bigint AS cache_write_tokens,
+       p.units
   FROM totals t LEFT JOIN page p ON true ORDER BY p.place;
 
 -- name: usage_columns
@@ -162,13 +166,17 @@ INSERT INTO accounts (id, name) VALUES ($1, $2);
 -- Another name for an account.
 UPDATE accounts SET name = $2 WHERE id = $1;
 
+-- name: set_low_balance
+-- Below which balance an account is told; NULL leaves it to its automatic top-ups.
+UPDATE accounts SET low_balance_nanos = $2 WHERE id = $1;
+
 -- name: set_billing
 -- Make an account prepaid (true) or postpaid.
 SELECT set_billing_v2($1, $2);
 
 -- name: accounts
 -- All accounts, or one, with what they have and what is held of it, oldest first.
-SELECT a.id, a.name, w.account_id IS NOT NULL AS prepaid,
+SELECT a.id, a.name, a.low_balance_nanos, w.account_id IS NOT NULL AS prepaid,
        COALESCE(w.balance_nanos, account_balance_v1(a.id)) AS balance_nanos,
        (SELECT COALESCE(sum(h.amount_nanos), 0)::bigint
           FROM holds h JOIN keys k ON k.id = h.key_id WHERE k.account_id = a.id) AS held_nanos,
@@ -193,6 +201,12 @@ SELECT kind, sum(amount_nanos)::bigint AS amount_nanos
 -- name: note_event
 -- Remember an event of Stripe; nothing comes back when it was seen before.
 INSERT INTO stripe_events (id, type) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: prune_events
+-- Forget some events that came so many days ago. What they told was written in their own transaction.
+DELETE FROM stripe_events
+ WHERE id IN (SELECT id FROM stripe_events WHERE received_at < now() - make_interval(days => $1)
+               ORDER BY received_at LIMIT 1000);
 
 -- name: begin_payment
 -- The row of a payment, so that it can be locked.
@@ -269,7 +283,7 @@ SELECT fail_auto_topup_v1($1, $2, $3, $4, $5);
 
 -- name: credit_auto_topup
 -- Its event came: close a top-up.
-SELECT credit_auto_topup_v1($1, $2, $3);
+SELECT credit_auto_topup_v2($1, $2, $3);
 
 -- name: set_stripe_meter
 -- Push an account's usage from now on; no row comes back when there is no such account.

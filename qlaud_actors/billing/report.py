@@ -96,7 +96,7 @@ async def key_usage(pool: Pool, chosen: Selection) -> dict[str, Any]:
 
 
 def sums(row: Record | Mapping[str, Any]) -> dict[str, Any]:
-    """The sums of a group. Cached tokens are a part of `input_tokens`; nanos are exact."""
+    """The sums of a group. Cached tokens are a part of `input_tokens`, units of nothing; nanos are exact."""
     return {
         "cost_micros": nanos_to_micros(row["cost_nanos"] or 0),
         "cost_nanos": row["cost_nanos"] or 0,
@@ -104,6 +104,7 @@ def sums(row: Record | Mapping[str, Any]) -> dict[str, Any]:
         "output_tokens": row["output_tokens"] or 0,
         "cache_read_input_tokens": row["cache_read_tokens"] or 0,
         "cache_creation_input_tokens": row["cache_write_tokens"] or 0,
+        "units": row["units"] or {},
         "request_count": row["request_count"],
     }
 

@@ -25,6 +25,11 @@ MIN_CENTS, MAX_CENTS = 50, 99_999_999
 """What Stripe takes in one payment in USD (docs.stripe.com/currencies#minimum-and-maximum-charge-amounts)."""
 
 
+EVENT_DAYS = 40
+"""How long events are remembered. Stripe delivers again for 3 days, and by hand for 30; whenever one comes,
+the payment knows what it was told (`payment.merge`), and the ledger gets what it lacks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """A top-up that somebody wants to pay, and where their browser goes afterwards."""
@@ -90,6 +95,11 @@ async def record(pool: Pool, settings: Settings, event: dict[str, Any]) -> None:
         if told:
             await _apply(connection, told, event["id"])
         await auto_topup.note_event(connection, event)
+
+
+async def forget_events(pool: Pool) -> None:
+    """Forget events of long ago: they keep work away, not money from being counted twice."""
+    await pool.execute(QUERIES.prune_events, EVENT_DAYS)
 
 
 async def _apply(connection: Connection, told: payment.Told, event_id: str) -> None:

@@ -27,6 +27,7 @@ class Account:
     balance_nanos: int
     held_nanos: int
     created_at_ms: int
+    low_balance_nanos: int | None
 
 
 async def open_account(connection: Connection, name: str, billing: Billing, credit_nanos: int) -> uuid.UUID:
@@ -51,6 +52,11 @@ async def rename(rows: Rows, account_id: uuid.UUID, name: str) -> None:
     await rows.execute(QUERIES.rename_account, account_id, name)
 
 
+async def set_low_balance(rows: Rows, account_id: uuid.UUID, nanos: int | None) -> None:
+    """Below which balance webhooks are told; None: below the threshold of automatic top-ups, if there are."""
+    await rows.execute(QUERIES.set_low_balance, account_id, nanos)
+
+
 async def list_accounts(rows: Rows) -> list[Account]:
     """All accounts, oldest first."""
     return [_account(row) for row in await rows.fetch(QUERIES.accounts, None)]
@@ -72,4 +78,5 @@ def _account(row: Record) -> Account:
         balance_nanos=row["balance_nanos"],
         held_nanos=row["held_nanos"],
         created_at_ms=row["created_at_ms"],
+        low_balance_nanos=row["low_balance_nanos"],
     )

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def read_text(path: Path) -> str:
         raise ConnectorFileError(f"{path}: {type(error).__name__}") from None
 
 
+@lru_cache(256)  # half of the time that a catalogue takes to load, and one process may load several
 def parse(name: str, text: str) -> Connector:
     """The connector of one file. Raises ConnectorFileError with everything that is wrong."""
     try:

@@ -7,6 +7,7 @@ header are here: `source` says where that is written.
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -101,6 +102,7 @@ def is_hosted(text: str) -> bool:
         return False
 
 
+@lru_cache(256)
 def parse(name: str, text: str) -> HostedServer:
     """The entry of one file. Raises ConnectorFileError."""
     try:

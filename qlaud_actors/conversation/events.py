@@ -11,6 +11,7 @@ import msgspec
 from qlaud_actors.conversation.approval_rules import Awaited, inner_calls
 from qlaud_actors.conversation.model import Turn
 from qlaud_actors.money import nanos_to_micros
+from qlaud_actors.providers.to_anthropic import wire_usage
 
 Event: TypeAlias = dict[str, Any]
 
@@ -105,6 +106,13 @@ def error_event(turn: Turn) -> Event:
     }
 
 
+def usage_object(turn: Turn) -> dict[str, Any]:
+    """What a turn used. Summaries are beside its steps, as in Anthropic's own compaction: who measures the
+    conversation by `input_tokens` must not count what was only read to shorten it.
+    """
+    return {**wire_usage(turn.usage), "compaction": wire_usage(turn.summary_usage)}
+
+
 def done_event(turn: Turn) -> Event:
     """The last event of every turn: always sent, always with all its fields."""
     return {
@@ -113,6 +121,7 @@ def done_event(turn: Turn) -> Event:
         "hit_max_iterations": turn.hit_max_iterations,
         "incomplete": turn.status != "completed",
         "cost_micros": nanos_to_micros(turn.cost_nanos),
+        "usage": usage_object(turn),
         "seq": turn.final_seq,
         "thread_id": str(turn.thread_id),
         "turn_id": str(turn.id),

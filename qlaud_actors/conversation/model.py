@@ -9,6 +9,7 @@ from qlaud_actors.conversation.approval_rules import APPROVAL_SECONDS, Approval
 from qlaud_actors.conversation.context import CompactionMode, View
 from qlaud_actors.providers.model import Block, Message, Model, ModelReply, ModelRequest
 from qlaud_actors.tools.model import ToolCall, ToolOutcome, ToolsMode
+from qlaud_actors.usage import Usage
 
 TurnStatus: TypeAlias = Literal["queued", "running", "parked", "completed", "failed", "cancelled"]
 
@@ -139,6 +140,10 @@ class Turn:
     iterations: int
     hit_max_iterations: bool
     cost_nanos: int
+    usage: Usage
+    """Of its steps."""
+    summary_usage: Usage
+    """Of summaries that were made for it; `cost_nanos` has both."""
     error: dict[str, Any] | None
     cancel_requested: bool
     parked_epoch: int | None

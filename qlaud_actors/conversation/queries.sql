@@ -151,8 +151,13 @@ INSERT INTO messages (thread_id, seq, role, content, turn_id, request_id)
 SELECT $1, last_seq, $2, $3, $4, $5 FROM thread RETURNING seq;
 
 -- name: get_turn
--- One turn.
+-- One turn, with the tokens of its steps and of summaries made for it: input, output, read and written caches.
 SELECT t.*, th.end_user_id,
+       (SELECT ARRAY[sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_tokens)]::bigint[]
+          FROM steps WHERE turn_id = t.id) AS used,
+       (SELECT ARRAY[sum(input_tokens), sum(output_tokens), sum(cache_read_tokens),
+                     sum(cache_write_5m_tokens + cache_write_1h_tokens)]::bigint[]
+          FROM usage_events WHERE turn_id = t.id AND purpose = 'compaction') AS used_for_summaries,
        (extract(epoch FROM t.created_at) * 1000)::bigint AS created_at_ms,
        (extract(epoch FROM t.started_at) * 1000)::bigint AS started_at_ms,
        (extract(epoch FROM t.finished_at) * 1000)::bigint AS finished_at_ms
@@ -501,6 +506,12 @@ SELECT id FROM threads WHERE account_id = $1 AND external_id = $2 AND deleted_at
 INSERT INTO messages (thread_id, seq, role, content, request_id, created_at)
 VALUES ($1, $2, $3, $4, $5, COALESCE(to_timestamp($6::bigint / 1000.0), now()));
 
+-- name: import_compaction
+-- What stood for the oldest messages elsewhere.
+INSERT INTO compactions (thread_id, version, summary, summarized_through_seq, trimmed_through_seq, omitted,
+                         model, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::bigint / 1000.0));
+
 -- name: imported
 -- A thread that was filled by an import; it was last active when the last thing was said in it.
 UPDATE threads
@@ -516,6 +527,16 @@ SELECT compaction, compaction_threshold, compaction_model FROM threads WHERE id 
 -- What a model sees of a thread now in place of its oldest messages.
 SELECT *, (extract(epoch FROM created_at) * 1000)::bigint AS created_at_ms
   FROM compactions WHERE thread_id = $1 ORDER BY version DESC LIMIT 1;
+
+-- name: compactions_of_turn
+-- How a turn moved its thread's view: the last version before each of its steps, and what they cost together.
+SELECT step, max(version) AS version, max(summarized_through_seq) AS summarized_through_seq,
+       max(trimmed_through_seq) AS trimmed_through_seq, bool_or(omitted) AS omitted,
+       sum(cost_nanos)::bigint AS cost_nanos
+  FROM (SELECT c.*, (SELECT count(*) + 1 FROM steps s
+                      WHERE s.turn_id = $2 AND s.started_at < c.created_at)::integer AS step
+          FROM compactions c WHERE c.thread_id = $1 AND c.turn_id = $2) AS moves
+ GROUP BY step ORDER BY step;
 
 -- name: insert_compaction
 -- The next version; nothing when it is there.

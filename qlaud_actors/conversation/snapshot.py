@@ -10,10 +10,23 @@ from qlaud_actors.conversation import events, store
 from qlaud_actors.conversation.events import Event
 from qlaud_actors.conversation.history import as_blocks
 from qlaud_actors.conversation.model import StepRecord, StoredMessage, ToolCallRecord, Turn
+from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.db.pool import Rows
 from qlaud_actors.providers.model import Block
 from qlaud_actors.providers.to_anthropic import wire_usage
 from qlaud_actors.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How a turn moved the view of its thread before a step, and what that cost in all."""
+
+    step: int
+    version: int
+    summarized_through_seq: int
+    trimmed_through_seq: int
+    omitted: bool
+    cost_nanos: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,7 @@ class TurnRecord:
     messages: list[StoredMessage]
     steps: list[StepRecord]
     calls: list[ToolCallRecord]
+    moves: list[Move]
 
     @property
     def saved_seq(self) -> int:
@@ -38,6 +52,7 @@ async def load_record(rows: Rows, turn: Turn) -> TurnRecord:
         await store.turn_messages(rows, turn.id),
         await store.list_steps(rows, turn.id),
         await store.list_tool_calls(rows, turn.id),
+        [Move(**row) for row in await rows.fetch(QUERIES.compactions_of_turn, turn.thread_id, turn.id)],
     )
 
 
@@ -45,20 +60,24 @@ def record_events(record: TurnRecord) -> list[Event]:
     """The whole stream of a finished turn, each block in one piece."""
     told: list[Event] = []
     by_seq = {message.seq: message for message in record.messages}
+    moves = {move.step: move for move in record.moves}
     for step in record.steps:
+        told += _move_events(moves.pop(step.number, None))
         if step.state != "done" or step.message_seq not in by_seq:
             continue
         if step.number > 1:
             told.append(events.iteration_start(step.number))
         told += _message_events(step, by_seq[step.message_seq])
         told += _call_events(call for call in record.calls if call.step == step.number)
+    for left in moves.values():
+        told += _move_events(left)
     return told + events.closing_events(record.turn)
 
 
 def answer(record: TurnRecord) -> dict[str, Any]:
     """The answer of a completed turn in Anthropic's form: its last assistant message.
 
-    `usage` is that of the whole turn, over all its steps.
+    `usage` is that of the whole turn, over all its steps; that of summaries stands beside it.
     """
     done = [step for step in record.steps if step.state == "done"]
     last = done[-1]
@@ -71,19 +90,23 @@ def answer(record: TurnRecord) -> dict[str, Any]:
         "content": as_blocks(content),
         "stop_reason": last.stop_reason,
         "stop_sequence": last.stop_sequence,
-        "usage": _usage(done),
+        "usage": events.usage_object(record.turn),
     }
 
 
-def _usage(steps: Iterable[StepRecord]) -> dict[str, int]:
-    total = Usage()
-    for step in steps:
-        total += Usage(step.input_tokens, step.output_tokens, step.cache_read_tokens, step.cache_write_tokens)
-    return wire_usage(total)
+def _move_events(move: Move | None) -> list[Event]:
+    if move is None:
+        return []
+    through, trimmed = move.summarized_through_seq, move.trimmed_through_seq
+    return [
+        events.compaction(move.version, through, trimmed, omitted=move.omitted, cost_nanos=move.cost_nanos)
+    ]
 
 
 def _message_events(step: StepRecord, message: StoredMessage) -> list[Event]:
-    usage = _usage([step])
+    usage = wire_usage(
+        Usage(step.input_tokens, step.output_tokens, step.cache_read_tokens, step.cache_write_tokens)
+    )
     start: Event = {
         "id": step.message_id,
         "type": "message",

@@ -16,11 +16,12 @@ from qlaud_actors.conversation.model import (
 )
 from qlaud_actors.db.pool import Connection, Record, Rows
 from qlaud_actors.db.queries import load_queries
+from qlaud_actors.usage import Usage
 
 QUERIES = load_queries("qlaud_actors.conversation")
 
 THREAD_FIELDS = Thread.__dataclass_fields__
-TURN_FIELDS = [name for name in Turn.__dataclass_fields__ if name != "request"]
+TURN_FIELDS = Turn.__dataclass_fields__.keys() - {"request", "usage", "summary_usage"}
 CALL_FIELDS = ToolCallRecord.__dataclass_fields__
 
 
@@ -32,7 +33,15 @@ def thread_from(row: Record) -> Thread:
 def turn_from(row: Record) -> Turn:
     """A turn from its row joined with its thread's end user."""
     request = msgspec.convert(row["request"], TurnRequest)
-    return Turn(request=request, **{name: row[name] for name in TURN_FIELDS})
+    fields = {name: row[name] for name in TURN_FIELDS}
+    usage, summary_usage = _usage_from(row["used"]), _usage_from(row["used_for_summaries"])
+    return Turn(request=request, usage=usage, summary_usage=summary_usage, **fields)
+
+
+def _usage_from(sums: list[int | None]) -> Usage:
+    """Of nothing the sums are NULL."""
+    read, written, cached, marked = (count or 0 for count in sums)
+    return Usage(read, written, cached, marked)
 
 
 def message_from(row: Record) -> StoredMessage:

@@ -80,8 +80,9 @@ class Courier:
                 task.add_done_callback(self._running.pop)
 
     async def sweep(self) -> None:
-        """Tell of new usage, give up what is beyond help, begin what is due."""
+        """Tell of new usage and low wallets, give up what is beyond help, begin what is due."""
         await outbox.tell_usage(self.pool)
+        await outbox.tell_low_wallets(self.pool)
         given_up = await self.pool.fetch(QUERIES.give_up_deliveries, MAX_ATTEMPTS, LOST)
         metrics.DELIVERIES.labels("dead").inc(len(given_up))
         await self.start()

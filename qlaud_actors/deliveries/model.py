@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from qlaud_actors.connectors.vault import ClosedSecret
 
-Event: TypeAlias = Literal["job.completed", "usage.recorded", "key.cap_exceeded"]
+Event: TypeAlias = Literal["job.completed", "usage.recorded", "key.cap_exceeded", "wallet.low"]
 """What can be told."""
 
 DeliveryStatus: TypeAlias = Literal["pending", "delivered", "dead"]

@@ -56,6 +56,18 @@ async def tell_first_refusal(pool: Pool, key_id: uuid.UUID) -> list[uuid.UUID]:
         return await tell_cap_exceeded(connection, key_id)
 
 
+async def tell_low_wallets(pool: Pool) -> list[uuid.UUID]:
+    """Tell accounts whose balance has fallen below their threshold, once until it is up again."""
+    await pool.execute(QUERIES.rearm_wallets)
+    told: list[uuid.UUID] = []
+    for row in await pool.fetch(QUERIES.low_wallets):
+        async with pool.acquire() as connection, connection.transaction():
+            low = await connection.fetchrow(QUERIES.note_low_wallet, row["account_id"])
+            if low is not None:  # else somebody else has told it, or it is up again
+                told += await tell(connection, low["account_id"], "wallet.low", _wallet(low))
+    return told
+
+
 async def tell_usage(pool: Pool) -> list[uuid.UUID]:
     """Tell all webhooks of the usage that they were not told of yet."""
     told: list[uuid.UUID] = []
@@ -116,4 +128,12 @@ def _cap(row: Record) -> dict[str, Any]:
         "held_micros": nanos_to_micros(row["held_nanos"]),
         "cap_period": row["cap_period"],
         "resets_at": row["resets_at_ms"],
+    }
+
+
+def _wallet(row: Record) -> dict[str, Any]:
+    return {
+        "balance_micros": row["balance_nanos"] // 1_000,
+        "held_micros": nanos_to_micros(row["held_nanos"]),
+        "threshold_micros": nanos_to_micros(row["threshold_nanos"]),
     }

@@ -152,6 +152,33 @@ SELECT k.id, k.account_id, k.name, k.prefix, k.end_user_id, b.limit_nanos, b.cap
        b.held_nanos, b.resets_at_ms
   FROM noted JOIN keys k ON k.id = noted.key_id JOIN current_budgets b ON b.key_id = k.id;
 
+-- name: rearm_wallets
+-- Wallets that are up again, or have another threshold, are told of when they are low the next time.
+DELETE FROM wallet_notices n
+ WHERE NOT EXISTS (SELECT FROM wallet_thresholds t
+                    WHERE t.account_id = n.account_id AND t.threshold_nanos = n.threshold_nanos
+                      AND t.balance_nanos < t.threshold_nanos);
+
+-- name: low_wallets
+-- Some accounts that are below their threshold, want to know it, and were not told.
+SELECT t.account_id FROM wallet_thresholds t
+ WHERE t.balance_nanos < t.threshold_nanos
+   AND NOT EXISTS (SELECT FROM wallet_notices n WHERE n.account_id = t.account_id)
+   AND EXISTS (SELECT FROM webhooks w WHERE w.account_id = t.account_id AND w.deleted_at IS NULL
+                                        AND 'wallet.low' = ANY (w.events))
+ LIMIT 100;
+
+-- name: note_low_wallet
+-- The figures of a wallet that is low, if nobody has told them.
+WITH noted AS (
+    INSERT INTO wallet_notices (account_id, threshold_nanos)
+    SELECT account_id, threshold_nanos FROM wallet_thresholds
+     WHERE account_id = $1 AND balance_nanos < threshold_nanos
+    ON CONFLICT DO NOTHING
+    RETURNING account_id
+)
+SELECT t.* FROM noted JOIN wallet_thresholds t ON t.account_id = noted.account_id;
+
 -- name: delete_old_deliveries
 -- What ended some days ago.
 DELETE FROM deliveries

@@ -84,9 +84,9 @@ def require_priced(body: Mapping[str, Any], tools: Sequence[Block]) -> None:
         if value is not None and value not in usual:
             words = ", ".join(map(str, usual))
             raise InvalidRequest(f"`{name}` changes the price of a token: leave it out, or use {words}.")
-    for name, why in NEVER.items():
-        if body.get(name):
-            raise InvalidRequest(f"`{name}` is not supported: {why}.")
+    for name in NEVER.keys() & body.keys():
+        if body[name]:
+            raise InvalidRequest(f"`{name}` is not supported: {NEVER[name]}.")
     if body.get("modalities") not in (None, [], ["text"]):
         raise InvalidRequest("`modalities` must be text alone: pictures and sound are priced apart.")
     for tool in tools:

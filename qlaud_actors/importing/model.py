@@ -30,6 +30,10 @@ class Conversation:
     title: str | None = None
     end_user_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the thread, where the file is of our own."""
+    compactions: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
 
 
 Reader: TypeAlias = Callable[[bytes], Iterator[Conversation]]

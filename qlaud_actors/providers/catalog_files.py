@@ -3,6 +3,7 @@
 import datetime as dt
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -155,7 +156,9 @@ def _text(path: Path) -> str:
         raise CatalogError(f"{path}: {type(error).__name__}") from None
 
 
+@lru_cache(256)
 def _decoded(name: str, text: str) -> dict[str, Any]:
+    """The tables of one file, for reading only: they are shared. Raises CatalogError."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

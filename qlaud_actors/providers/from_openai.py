@@ -22,6 +22,9 @@ _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
 _TEXTS = frozenset({"text", "refusal", "thinking", "reference", "input_text", "output_text"})
 """Parts that hold all that they cost."""
 
+_ROLES = frozenset({"assistant", "developer", "system", "user"})
+"""Their tokens are among those that any message takes."""
+
 _KNOWN = frozenset({"model", "messages", "stream", "stream_options", "tools", "functions"})
 
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -72,9 +75,11 @@ def neutral(read: ChatBody, body: Mapping[str, Any], model: Model, max_tokens: i
     )
 
 
-def _counted(message: Block) -> list[Block]:
-    """A message's parts as blocks that `bound` knows, and its other fields as one more."""
+def _counted(message: Block) -> str | list[Block]:
+    """A message's parts as blocks that `bound` knows, and its other fields as one more; of most, a text."""
     content = message.get("content")
+    if isinstance(content, str) and len(message) == 2 and message.get("role") in _ROLES:
+        return content
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     fields = {name: value for name, value in message.items() if name != "content"}
     known = [_counted_part(part) for part in parts] if isinstance(parts, list) else [{"content": parts}]

@@ -38,8 +38,8 @@ AGAIN_SECONDS = 0.5
 
 THREADS_AT_ONCE = 20
 ROWS_AT_ONCE = 2_000
-HIDDEN_SECONDS = 3_600.0
-"""A thread that was deleted has no text any more; so much later it has no row, either."""
+HIDDEN_SECONDS = 60.0
+"""A thread that was deleted has no text any more; so much later no row and no event in Redis, either."""
 
 logger = get_logger(__name__)
 

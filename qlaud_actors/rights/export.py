@@ -1,8 +1,9 @@
 """A copy of a thread, or of all that is kept of an end user: one JSON object on each line.
 
-`export`, then for each thread `thread`, `message`…, `turn`…, `tool_call`…, `usage`…, then `connection`…, and
-`end` at last, so that a copy which was cut off is noticed. A page is one short statement: any size in
-constant memory. Every line has a `cursor`; a download goes on behind the last one that arrived.
+`export`, then for each thread `thread`, `message`…, `turn`…, `tool_call`…, `usage`…, `compaction`…,
+`artifact`…, then what was kept for the end user in no thread (`artifact`…), `connection`…, and `end` at last,
+so that a copy which was cut off is noticed. A page is one short statement: any size in constant memory.
+Lines have a `cursor`, but those of connections; a download goes on behind the last one that arrived.
 """
 
 import uuid
@@ -27,8 +28,16 @@ SECTIONS = {
     "turn": QUERIES.export_turn,
     "tool_call": QUERIES.export_tool_call,
     "usage": QUERIES.export_usage,
+    "compaction": QUERIES.export_compaction,
+    "artifact": QUERIES.export_artifact,
 }
 """The parts of a thread, in order."""
+
+ARTIFACTS_AT_ONCE = 4
+"""They may have megabytes each."""
+
+NO_THREAD = uuid.UUID(int=2**128 - 1)
+"""Behind all threads: the cursor of what was kept in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,10 @@ async def lines(pool: Pool, subject: Subject, after: Cursor | None = None) -> As
         # The last one comes again, as the one that is complete.
         at = Cursor(found[-1]["id"], tuple(SECTIONS)[-1], 2**62)
     if subject.end_user_id is not None:
-        for row in await pool.fetch(QUERIES.export_connections, subject.account_id, subject.end_user_id):
+        whose = subject.account_id, subject.end_user_id
+        async for piece in _loose_artifacts(pool, whose, after):
+            yield piece
+        for row in await pool.fetch(QUERIES.export_connections, *whose):
             yield _line("connection", dict(row))
     yield _line("end", {})
 
@@ -104,17 +116,28 @@ async def lines(pool: Pool, subject: Subject, after: Cursor | None = None) -> As
 async def _thread_lines(pool: Pool, thread_id: uuid.UUID, resumed: Cursor | None) -> AsyncIterator[bytes]:
     for section, query in SECTIONS.items():
         position = resumed.behind(section) if resumed else 0
+        page = min(PAGE_ROWS, ARTIFACTS_AT_ONCE) if section == "artifact" else PAGE_ROWS
         while position is not None:
-            rows = await pool.fetch(query, thread_id, position, PAGE_ROWS)
+            rows = await pool.fetch(query, thread_id, position, page)
             if rows:
                 yield b"".join(_part(section, thread_id, row) for row in rows)
-            position = rows[-1]["position"] if len(rows) == PAGE_ROWS else None
+            position = rows[-1]["position"] if len(rows) == page else None
+
+
+async def _loose_artifacts(
+    pool: Pool, whose: tuple[uuid.UUID, str], after: Cursor | None
+) -> AsyncIterator[bytes]:
+    position = after.position if after and after.thread_id == NO_THREAD else 0
+    while rows := await pool.fetch(QUERIES.export_loose_artifacts, *whose, position, ARTIFACTS_AT_ONCE):
+        yield b"".join(_part("artifact", NO_THREAD, row) for row in rows)
+        position = rows[-1]["position"]
 
 
 def _part(section: str, thread_id: uuid.UUID, row: Record) -> bytes:
     fields = dict(row)
     cursor = Cursor(thread_id, section, fields.pop("position"))
-    return _line(section, {"thread_id": thread_id, **fields}, cursor)
+    where = {"thread_id": None if thread_id == NO_THREAD else thread_id}
+    return _line(section, {**where, **fields}, cursor)
 
 
 def _line(kind: str, fields: dict[str, Any], cursor: Cursor | None = None) -> bytes:

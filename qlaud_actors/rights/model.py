@@ -53,3 +53,49 @@ class Rule:
     """Of each end user; of threads without one, of each key."""
     keep_latest_messages: int | None = None
     """Of each thread, and a few more: what stays begins with a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A thread that is kept no longer, or of which only a part is: the messages from `first` on."""
+
+    thread_id: uuid.UUID
+    oldest_ms: int
+    """When it was last active; of a part, when its first message was said."""
+    own_days: int | None = None
+    own_messages: int | None = None
+    """The thread's own rule, where that is the one."""
+    first: int | None = None
+    messages: int = 0
+    """Of a part: how many go."""
+
+    @property
+    def own(self) -> bool:
+        """Whether a rule of the thread's own takes the place of the account's."""
+        return self.own_days is not None or self.own_messages is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is kept no longer: whole threads, and parts of those that stay."""
+
+    whole: list[Going]
+    trimmed: list[Going]
+
+    @property
+    def messages(self) -> int:
+        """How many messages go from threads that stay."""
+        return sum(one.messages for one in self.trimmed)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Of all that goes; None when nothing does."""
+        return min((one.oldest_ms for one in (*self.whole, *self.trimmed)), default=None)
+
+    def by_account(self) -> "Due":
+        """What goes by the account's rule."""
+        return Due([one for one in self.whole if not one.own], [one for one in self.trimmed if not one.own])
+
+    def by_threads(self) -> list[Going]:
+        """What goes by threads' own rules, the oldest first."""
+        return sorted((one for one in (*self.whole, *self.trimmed) if one.own), key=lambda one: one.oldest_ms)

@@ -1,7 +1,8 @@
 -- name: export_threads
 -- Threads of an account behind an id: one of them, or those of an end user.
-SELECT id, end_user_id, metadata, title, workspace_id, default_mode, default_model, parent_thread_id,
-       branched_at_seq, external_id, created_at, last_active_at
+SELECT id, end_user_id, metadata, title, workspace_id, kind, default_mode, default_model, approval, compaction,
+       compaction_threshold, compaction_model, parent_thread_id, branched_at_seq, external_id, ttl_days,
+       keep_latest_messages, created_at, last_active_at
   FROM threads
  WHERE account_id = $1 AND ($2::uuid IS NULL OR id = $2) AND ($3::text IS NULL OR end_user_id = $3)
    AND deleted_at IS NULL AND ($4::uuid IS NULL OR id >= $4)
@@ -33,6 +34,34 @@ SELECT position, id, turn_id, step, model_slug, provider_slug, input_tokens, out
   FROM (SELECT row_number() OVER (ORDER BY u.created_at, u.id) AS position, u.*
           FROM usage_events u JOIN turns t ON t.id = u.turn_id WHERE t.thread_id = $1) AS events
  WHERE position > $2 ORDER BY position LIMIT $3;
+
+-- name: export_compaction
+-- What models saw in place of a thread's oldest messages, behind a version.
+SELECT version AS position, version, summary, summarized_through_seq, trimmed_through_seq, omitted, model,
+       cost_nanos, turn_id, created_at
+  FROM compactions WHERE thread_id = $1 AND version > $2::bigint ORDER BY version LIMIT $3;
+
+-- name: export_artifact
+-- What tools have kept in a thread, behind a position; of its owner only the kind.
+SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM (SELECT row_number() OVER (ORDER BY created_at, id) AS position, *
+          FROM (SELECT * FROM artifacts WHERE thread_id = $1
+                UNION ALL
+                SELECT * FROM artifacts
+                 WHERE account_id = (SELECT account_id FROM threads WHERE id = $1)
+                   AND owner = 'thread:' || $1::uuid AND thread_id IS DISTINCT FROM $1) AS both_ways) AS kept
+ WHERE position > $2::bigint ORDER BY position LIMIT $3;
+
+-- name: export_loose_artifacts
+-- What tools have kept for an end user or their keys in none of their threads, behind a position.
+SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM (SELECT row_number() OVER (ORDER BY a.created_at, a.id) AS position, a.* FROM artifacts a
+         WHERE a.account_id = $1
+           AND (a.owner = 'user:' || $2::text
+                OR a.owner IN (SELECT 'key:' || id FROM keys WHERE account_id = $1 AND end_user_id = $2::text))
+           AND NOT EXISTS (SELECT FROM threads h WHERE h.id = a.thread_id AND h.account_id = $1
+                              AND h.end_user_id = $2::text AND h.deleted_at IS NULL)) AS kept
+ WHERE position > $3::bigint ORDER BY position LIMIT $4;
 
 -- name: export_connections
 -- What is or was connected for an end user; never the credentials.
@@ -254,16 +283,23 @@ SELECT ttl_days, keep_latest_threads, keep_latest_messages FROM retention WHERE 
 UPDATE threads SET ttl_days = $2, keep_latest_messages = $3 WHERE id = $1 AND deleted_at IS NULL RETURNING id;
 
 -- name: accounts_with_rules
--- Accounts that have a rule, or a thread with one.
-SELECT account_id FROM retention
-UNION SELECT account_id FROM threads
- WHERE deleted_at IS NULL AND (ttl_days IS NOT NULL OR keep_latest_messages IS NOT NULL);
+-- Accounts, or one of them, that have a rule, or a thread with one, oldest first.
+SELECT a.id, a.name FROM accounts a
+ WHERE ($1::uuid IS NULL OR a.id = $1)
+   AND a.id IN (SELECT account_id FROM retention
+                UNION SELECT account_id FROM threads
+                 WHERE deleted_at IS NULL AND (ttl_days IS NOT NULL OR keep_latest_messages IS NOT NULL))
+ ORDER BY a.created_at, a.id;
+
+-- name: account_is_there
+-- Whether there is such an account.
+SELECT EXISTS (SELECT FROM accounts WHERE id = $1);
 
 -- name: expired_threads
 -- Threads of an account that are kept no longer: not active for so many days, or beyond the latest of their end
 -- user (without one: of their key). One in which something runs is left alone.
-SELECT id FROM (
-    SELECT h.id, h.last_active_at, COALESCE(h.ttl_days, $2) AS days,
+SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::bigint AS oldest_ms FROM (
+    SELECT h.id, h.last_active_at, h.ttl_days AS own_days, COALESCE(h.ttl_days, $2) AS days,
            row_number() OVER (PARTITION BY COALESCE(h.end_user_id, h.key_id::text)
                               ORDER BY h.last_active_at DESC, h.id DESC) AS place
       FROM threads h WHERE h.account_id = $1 AND h.deleted_at IS NULL) ranked
@@ -279,7 +315,10 @@ UPDATE threads SET deleted_at = now(), metadata = NULL, vouched = '{}', title = 
 -- name: long_threads
 -- Threads with more messages than are kept, the first message that stays, and how many go. What stays begins
 -- with a question: a tool's results are never parted from the calls.
-SELECT h.id, cut.first, (SELECT count(*) FROM messages WHERE thread_id = h.id AND seq < cut.first) AS messages
+SELECT h.id AS thread_id, h.keep_latest_messages AS own_messages, cut.first,
+       (SELECT count(*) FROM messages WHERE thread_id = h.id AND seq < cut.first) AS messages,
+       (SELECT (extract(epoch FROM created_at) * 1000)::bigint FROM messages
+         WHERE thread_id = h.id ORDER BY seq LIMIT 1) AS oldest_ms
   FROM threads h,
        LATERAL (SELECT max(seq) AS first FROM messages m
                  WHERE m.thread_id = h.id AND m.role = 'user' AND strpos(m.content::text, '"tool_result"') = 0

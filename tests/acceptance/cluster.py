@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from forked import Child, fork
 
 from qlaud_actors.connectors.vault import Keyring
 from qlaud_actors.db.pool import connect
@@ -110,8 +110,8 @@ class Cluster:
     """The processes, and clients of them."""
 
     apis: list[Api]
-    doors: list[asyncio.subprocess.Process]
-    workers: list[asyncio.subprocess.Process]
+    doors: list[Child]
+    workers: list[Child]
     scripted: ScriptedServer
     webhook: Webhook
     redis_url: str
@@ -190,6 +190,8 @@ async def running_cluster(
             await until_ready(client)
         yield Cluster(clients, doors, carriers, scripted, webhook, redis_url, database_url, base)
         await books_agree(database_url)
+        for child in (*doors, *carriers):  # they end at the same time
+            child.send_signal(signal.SIGTERM)
 
 
 async def books_agree(database_url: str) -> None:
@@ -204,23 +206,19 @@ async def books_agree(database_url: str) -> None:
 
 @contextlib.asynccontextmanager
 async def process(
-    module: str, environ: dict[str, str], output: Path | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m module`, stopped at the end; `output` is added to."""
-    with output.open("ab") if output else contextlib.nullcontext() as file:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, env=environ, stdout=file, stderr=file
-        )
+    module: str, environ: dict[str, str], output: Path | None = None, *, dies_at: str = ""
+) -> AsyncIterator[Child]:
+    """What `python -m module` runs, stopped at the end; see `forked.fork`."""
+    child = fork(module, environ, output, dies_at)
     try:
         yield child
     finally:
-        if child.returncode is None:
-            child.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(child.wait(), 15)
-            except TimeoutError:
-                child.kill()
-                await child.wait()
+        child.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(child.wait(), 15)
+        except TimeoutError:
+            child.kill()
+            await child.wait()
 
 
 async def until_ready(door: Api) -> None:

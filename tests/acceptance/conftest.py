@@ -100,9 +100,9 @@ def until() -> Callable[..., None]:
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
+def data_dir(data_root: Path) -> Iterator[Path]:
     """A data directory that does not exist yet."""
-    folder = Path(tempfile.mkdtemp(prefix="qlaud-up-"))
+    folder = Path(tempfile.mkdtemp(prefix="qlaud-up-", dir=data_root))
     yield folder / "data"
     shutil.rmtree(folder)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 from cluster import Api, free_port, process, until_ready
+from forked import Child
 
 from qlaud_actors import embedded, program
 from qlaud_actors.connectors.vault import Keyring
@@ -44,7 +45,7 @@ class Door:
 
     api: Api
     port: int
-    child: asyncio.subprocess.Process
+    child: Child
     presence: uuid.UUID
 
 
@@ -52,7 +53,7 @@ class Door:
 class Carrier:
     """A worker, and the name under which it holds money for jobs."""
 
-    child: asyncio.subprocess.Process
+    child: Child
     presence: uuid.UUID
 
 
@@ -180,16 +181,16 @@ class RaceStack:
                     return await self.query(statement, *values)
                 await asyncio.sleep(0.05)
 
-    async def _start(self, module: str, **environ: str) -> asyncio.subprocess.Process:
+    async def _start(self, module: str, **environ: str) -> Child:
         return await self.resources.enter_async_context(process(module, {**self.environ, **environ}))
 
 
-async def _kill(child: asyncio.subprocess.Process) -> None:
+async def _kill(child: Child) -> None:
     child.send_signal(signal.SIGKILL)
     await child.wait()
 
 
-async def _stop(child: asyncio.subprocess.Process) -> None:
+async def _stop(child: Child) -> None:
     child.send_signal(signal.SIGTERM)
     await child.wait()
 

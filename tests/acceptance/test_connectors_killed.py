@@ -2,18 +2,14 @@
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from cluster import Api, Cluster, running_cluster
+from cluster import Api, Cluster, process, running_cluster
 from fakes.vendors.conversations import CONNECTIONS, CONVERSATIONS, EXECUTE, calling
 from fakes.vendors.linear import Linear
 from fakes.vendors.oauth import App
@@ -31,7 +27,6 @@ from qlaud_actors.db.pool import Pool
 from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT
 from qlaud_actors.outbound.guard import open_guarded_session
 
-HERE = Path(__file__).parent
 LINEAR, STRIPE = CONVERSATIONS["linear"], CONVERSATIONS["stripe"]
 READ = {"tool": "linear/list_teams", "args": {}}
 ONCE = {"tool": STRIPE.tool, "args": STRIPE.arguments}
@@ -74,59 +69,11 @@ class SignsIn(Linear):
         return web.json_response(tokens)
 
 
-class Workers:
-    """The process that forks workers, one at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def die(self, point: str) -> None:
-        """A worker that lives until it comes to a point."""
-        await self._start(point)
-        assert await self._line() == 9
-
-    @contextlib.asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """A worker as long as the block runs."""
-        pid = await self._start("none")
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGTERM)
-            await self._line()
-
-    async def _start(self, point: str) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{point}\n".encode())
-        return await self._line()
-
-    async def _line(self) -> int:
-        assert self._process.stdout is not None
-        return int(await asyncio.wait_for(self._process.stdout.readline(), 30))
-
-
-@contextlib.asynccontextmanager
-async def running_workers(cluster: Cluster) -> AsyncIterator[Workers]:
-    """Of this cluster, as long as the block runs."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(HERE / "forked_workers.py"),
-        env={**cluster.environ, "PYTHONPATH": str(HERE.parents[1])},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    yield Workers(process)
-    assert process.stdin is not None
-    process.stdin.close()
-    assert await asyncio.wait_for(process.wait(), 15) == 0
-
-
 @dataclass
 class Scene:
     """A front door without workers, the vendors, and who connects accounts with them."""
 
     cluster: Cluster
-    workers: Workers
     linear: SignsIn
     stripe: Stripe
     connections: Connections
@@ -135,8 +82,9 @@ class Scene:
         """A turn whose first worker dies at a point, and a second one takes it over."""
         thread = (await user.post("/v1/threads", {}))["id"]
         following = asyncio.create_task(say(user, thread, "Please.", [*steps, SAID]))
-        await self.workers.die(point)
-        async with self.workers.one():
+        async with process("workers", self.cluster.environ, dies_at=point) as dying:
+            assert await asyncio.wait_for(dying.wait(), 30) == 9
+        async with process("workers", self.cluster.environ):
             return await asyncio.wait_for(following, 25)
 
 
@@ -155,32 +103,27 @@ async def scene(database_url: str, redis_url: str, pool: Pool) -> AsyncIterator[
         }
         running = running_cluster(database_url, redis_url, workers=0, QLAUD_LEASE_SECONDS="1", **environ)
         cluster = await stack.enter_async_context(running)
-        workers = await stack.enter_async_context(running_workers(cluster))
         session = await stack.enter_async_context(open_guarded_session(allow_private=True))
         vault = Vault(Keyring.parse(cluster.environ["QLAUD_KEYRING"]), pool)
         sender = VendorSender(session, session, allow_private=True)
         connections = Connections(pool, vault, ConnectorCatalog.load(environ), sender)
-        yield Scene(cluster, workers, linear, stripe, connections)
+        yield Scene(cluster, linear, stripe, connections)
 
 
-async def test_a_vendor_is_called_again_only_where_that_is_safe(scene: Scene) -> None:
+@pytest.mark.parametrize(("point", "asked", "made", "unknown"), POINTS)
+async def test_a_vendor_is_called_again_only_where_that_is_safe(
+    scene: Scene, point: str, asked: tuple[int, int, int], made: int, unknown: bool
+) -> None:
     """A read is asked again, a write with a key of its own too, any other at most once and then told."""
-    for number, (point, asked, made, unknown) in enumerate(POINTS):
-        end_user = f"user-{number}"
-        owner = Owner(BOOTSTRAP_ACCOUNT, end_user)
-        user, _ = await scene.cluster.key(end_user_id=end_user)
-        await scene.connections.connect(owner, "linear", 0, {"api_key": LINEAR.credential})
-        await scene.connections.connect(owner, "stripe", 0, {"api_key": STRIPE.credential})
-        scene.linear.forget()
-        scene.stripe.forget()
-        calling_all = calling(EXECUTE, calls=[READ, ONCE, WRITE], ordered=True)
-        try:
-            turn = await scene.turn(user, point, calling_all)
-            results = turn.outputs[-1]["results"]
-            check(scene, results, asked, made, unknown=unknown)
-        except (AssertionError, TimeoutError) as error:
-            raise AssertionError(f"killed at: {point}") from error
-        assert turn.events[-1]["status"] == "completed"
+    owner = Owner(BOOTSTRAP_ACCOUNT, "ada")
+    user, _ = await scene.cluster.key(end_user_id="ada")
+    await scene.connections.connect(owner, "linear", 0, {"api_key": LINEAR.credential})
+    await scene.connections.connect(owner, "stripe", 0, {"api_key": STRIPE.credential})
+    scene.linear.forget()
+    scene.stripe.forget()
+    turn = await scene.turn(user, point, calling(EXECUTE, calls=[READ, ONCE, WRITE], ordered=True))
+    check(scene, turn.outputs[-1]["results"], asked, made, unknown=unknown)
+    assert turn.events[-1]["status"] == "completed"
 
 
 def check(scene: Scene, results: list[Any], asked: tuple[int, int, int], made: int, *, unknown: bool) -> None:

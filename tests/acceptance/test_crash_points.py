@@ -1,17 +1,12 @@
 """What if the worker dies between these two lines? A table of lines, each tried."""
 
 import asyncio
-import sys
-from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from cluster import Cluster, process, running_cluster, script
 
 from qlaud_actors.db.pool import Connection, connect
-
-HERE = Path(__file__).parent
 
 # function, side, which call; and whether the tool's call may have happened without a known result
 POINTS = [
@@ -39,20 +34,18 @@ POINTS = [
 @pytest.fixture
 async def cluster(database_url: str, redis_url: str) -> AsyncIterator[Cluster]:
     """A front door without a worker; leases are short, so that takeovers are quick."""
-    async with running_cluster(database_url, redis_url, workers=0, QLAUD_LEASE_SECONDS="1") as cluster:
+    environ = {"QLAUD_LEASE_SECONDS": "1", "QLAUD_HEARTBEAT_SECONDS": "1"}
+    async with running_cluster(database_url, redis_url, workers=0, **environ) as cluster:
         yield cluster
 
 
-async def test_no_line_loses_or_repeats_anything(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("point", "maybe_unknown"), POINTS)
+async def test_no_line_loses_or_repeats_anything(cluster: Cluster, point: str, maybe_unknown: bool) -> None:
     """Killed at any line, a turn ends well: one charge per step, no call twice, no hold, a whole stream."""
     tool = await cluster.webhook_tool()
     connection = await connect(cluster.database_url)
     try:
-        for point, maybe_unknown in POINTS:
-            try:
-                await survive(cluster, connection, tool, point, maybe_unknown=maybe_unknown)
-            except (AssertionError, TimeoutError) as error:
-                raise AssertionError(f"killed at: {point}") from error
+        await survive(cluster, connection, tool, point, maybe_unknown=maybe_unknown)
     finally:
         await connection.close()
 
@@ -61,23 +54,16 @@ async def survive(
     cluster: Cluster, connection: Connection, tool: str, point: str, *, maybe_unknown: bool
 ) -> None:
     """One row of the table."""
-    cluster.webhook.calls = Counter()
-    cluster.scripted.reset()
     user, key_id = await cluster.key(max_spend_usd=1)
     thread = (await user.post("/v1/threads", {}))["id"]
     lines = script({"text": "first", "tools": [{"name": "lookup", "input": {}}]}, {"text": "second"})
-    dying_environ = {**cluster.environ, "CRASH_AT": point}
 
     async def follow() -> list[dict]:
         return [event async for event in user.stream(thread, lines, tools=[tool])]
 
-    dying = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(HERE / "crashing_worker.py"),
-        env={**dying_environ, "PYTHONPATH": str(HERE.parents[1])},
-    )
-    following = asyncio.create_task(follow())
-    assert await asyncio.wait_for(dying.wait(), 15) == 9
+    async with process("workers", cluster.environ, dies_at=point) as dying:
+        following = asyncio.create_task(follow())
+        assert await asyncio.wait_for(dying.wait(), 15) == 9
     async with process("workers", cluster.environ):
         events = await asyncio.wait_for(following, 25)
 

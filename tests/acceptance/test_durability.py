@@ -25,7 +25,7 @@ async def figures(cluster: Cluster, query: str) -> int:
 
 async def test_a_killed_workers_turn_is_finished_by_another(database_url: str, redis_url: str) -> None:
     """In mid-turn, kill -9, a tool call running: the open stream goes on, no call twice, one charge."""
-    async with running_cluster(database_url, redis_url, workers=1) as cluster:
+    async with running_cluster(database_url, redis_url, workers=1, QLAUD_LEASE_SECONDS="3") as cluster:
         tool = await cluster.webhook_tool()
         user, key_id = await cluster.key(max_spend_usd=1)
         thread = (await user.post("/v1/threads", {}))["id"]
@@ -66,7 +66,7 @@ async def test_a_killed_workers_turn_is_finished_by_another(database_url: str, r
 
 async def test_a_step_that_was_lost_is_charged_once(database_url: str, redis_url: str) -> None:
     """A kill -9 in the middle of an answer: the step is taken again, the client is told to rewind."""
-    async with running_cluster(database_url, redis_url, workers=2) as cluster:
+    async with running_cluster(database_url, redis_url, workers=2, QLAUD_LEASE_SECONDS="3") as cluster:
         user, key_id = await cluster.key(max_spend_usd=1)
         thread = (await user.post("/v1/threads", {}))["id"]
         text = " ".join(f"w{n}" for n in range(40))

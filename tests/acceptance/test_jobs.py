@@ -1,14 +1,11 @@
 """Jobs and their webhooks on real processes: workers that die, a receiver that fails, hangs and recovers."""
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,8 +14,6 @@ from aiohttp import web
 from cluster import MODEL, Cluster, process, running_cluster, script
 
 from qlaud_actors.db.pool import Pool
-
-HERE = Path(__file__).parent
 
 
 @dataclass
@@ -100,20 +95,6 @@ async def hurry(pool: Pool) -> None:
     )
 
 
-@contextlib.asynccontextmanager
-async def crashing(cluster: Cluster, point: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker that dies at a line."""
-    environ = {**cluster.environ, "CRASH_AT": point, "PYTHONPATH": str(HERE.parents[1])}
-    script_path = str(HERE / "crashing_worker.py")
-    child = await asyncio.create_subprocess_exec(sys.executable, script_path, env=environ)
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-
-
 async def test_a_killed_worker_loses_nothing(cluster: Cluster, receiver: Receiver, pool: Pool) -> None:
     """`kill -9` with a job running: it ends on another worker, with one usage row and one webhook id;
     the receiver fails and hangs before it takes them, and is told of all usage exactly once.
@@ -173,7 +154,7 @@ async def survive(cluster: Cluster, receiver: Receiver, pool: Pool, point: str) 
     """One line."""
     user, key_id = await cluster.key(max_spend_usd=1)
     receiver.told.clear()
-    async with crashing(cluster, point) as dying:
+    async with process("workers", cluster.environ, dies_at=point) as dying:
         job_id = (await user.post("/v1/jobs", asked({"text": "said"})))["id"]
         assert await asyncio.wait_for(dying.wait(), 20) == 9
     await pool.execute("UPDATE deliveries SET next_attempt_at = now() WHERE status = 'pending'")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from cluster import MODEL, OPENAI_MODEL, Api, Cluster, process, running_cluster, script
+from redis.asyncio import Redis
 
+from qlaud_actors.conversation.log import log_key
 from qlaud_actors.db.pool import connect
 from qlaud_actors.providers.catalog import Catalog
 
@@ -166,13 +168,9 @@ async def test_a_dying_worker_pays_no_summary_twice(cluster: Cluster) -> None:
         cluster.scripted.reset()
         if number:
             await rows(cluster, "DELETE FROM compactions RETURNING 1")
-        dying = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).parent / "crashing_worker.py"),
-            env={**cluster.environ, "CRASH_AT": point},
-        )
-        asking = asyncio.create_task(user.turn(thread, script({"text": "ok"})))
-        assert await asyncio.wait_for(dying.wait(), 20) == 9
+        async with process("workers", cluster.environ, dies_at=point) as dying:
+            asking = asyncio.create_task(user.turn(thread, script({"text": "ok"})))
+            assert await asyncio.wait_for(dying.wait(), 20) == 9
         async with worker(cluster):
             assert (await asyncio.wait_for(asking, 30))["content"][0]["text"] == "ok"
         versions = await rows(cluster, "SELECT * FROM compactions ORDER BY version")
@@ -184,6 +182,34 @@ async def test_a_dying_worker_pays_no_summary_twice(cluster: Cluster) -> None:
         ids = [row["usage_event_id"] for row in versions]
         assert len(await rows(cluster, charged, ids)) == len(set(ids)) == len(versions)
         assert await rows(cluster, "SELECT 1 FROM holds") == []
+
+
+async def test_who_reads_it_later_is_told_the_same(cluster: Cluster) -> None:
+    """Redis has lost the stream: Postgres tells the compaction in its place; tokens agree with the cost."""
+    user, key_id, thread = await long_thread(cluster, max_spend_usd=5)
+    redis = Redis.from_url(cluster.redis_url)
+    async with worker(cluster), redis:
+        tool = await cluster.webhook_tool()
+        asked = script({"tools": [{"name": "lookup", "input": {}}]}, {"text": "ok"})
+        seen = [e async for e in user.stream(thread, asked, tools=[tool])]
+        path = f"/v1/threads/{thread}/turns/{seen[-1]['turn_id']}"
+        assert await redis.delete(log_key(uuid.UUID(seen[-1]["turn_id"])))
+        again = [e async for e in user.events("GET", f"{path}/stream")]
+    kinds = [[e["type"] for e in told if e["type"].startswith("qlaud.")] for told in (seen, again)]
+    assert kinds[0][0] == kinds[1][0] == "qlaud.compaction"
+    assert kinds[1] == [kind for number, kind in enumerate(kinds[0]) if kind != kinds[0][number - 1]]
+    moves = [[e for e in told if e["type"] == "qlaud.compaction"] for told in (seen, again)]
+    assert {**moves[0][-1], "cost_micros": 0, "_id": None} == {**moves[1][0], "cost_micros": 0}
+    turn = await user.get(path)
+    assert turn["usage"] == seen[-1]["usage"] == again[-1]["usage"]
+    spent = await cluster.admin.get(f"/v1/keys/{key_id}/usage")
+    assert turn["cost_micros"] == spent["cost_micros"]
+    counts = turn["usage"], turn["usage"]["compaction"]
+    assert counts[1]["input_tokens"] > 0
+    for name in ("output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
+        assert sum(count[name] for count in counts) == spent[name]
+    read = [sum(n for name, n in count.items() if name.endswith("input_tokens")) for count in counts]
+    assert sum(read) == spent["input_tokens"]
 
 
 async def test_without_money_for_a_summary_the_turn_goes_on(cluster: Cluster) -> None:

@@ -1,9 +1,7 @@
 """A turn waits for a person's word: parked, approved, declined, expired, cancelled; and killed in between."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from qlaud_actors.conversation.approvals import decide
 from qlaud_actors.db.pool import connect, open_pool
 from qlaud_actors.ids import parse_uuid
 
-HERE = Path(__file__).parent
 ASK = {"qlaud_runtime": {"approval": "writes"}}
 CALL = {"text": "first", "tools": [{"name": "lookup", "input": {"n": 1}}]}
 LINES = script(CALL, {"text": "second"})
@@ -203,14 +200,12 @@ async def survive(cluster: Cluster, tool: str, point: str) -> None:
     cluster.webhook.calls.clear()
     user, key_id = await cluster.key(max_spend_usd=1)
     thread = await new_thread(user)
-    environ = {**cluster.environ, "CRASH_AT": point, "PYTHONPATH": str(HERE.parents[1])}
     following = Following(user.stream(thread, LINES, tools=[tool], **ASK))
-    dying = await asyncio.create_subprocess_exec(
-        sys.executable, str(HERE / "crashing_worker.py"), env=environ
-    )
-    if point.startswith("open"):
-        await approve_without_a_wake_up(cluster, thread, await following.until("qlaud.approval_required"))
-    assert await asyncio.wait_for(dying.wait(), 45) == 9
+    async with process("workers", cluster.environ, dies_at=point) as dying:
+        if point.startswith("open"):
+            asked = await following.until("qlaud.approval_required")
+            await approve_without_a_wake_up(cluster, thread, asked)
+        assert await asyncio.wait_for(dying.wait(), 45) == 9
     async with process("workers", cluster.environ):
         if not point.startswith("open"):
             asked = await following.until("qlaud.approval_required")

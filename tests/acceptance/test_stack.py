@@ -94,8 +94,10 @@ def scripted_cloud() -> Iterator[str]:
     command = [sys.executable, "-m", "qlaud_actors.scripted"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        yield child.stdout.readline().strip()
-        child.terminate()
+        try:
+            yield child.stdout.readline().strip()
+        finally:
+            child.terminate()
 
 
 def test_official_sdks_need_another_base_url_and_nothing_else(start_stack: Start) -> None:

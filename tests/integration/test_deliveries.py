@@ -15,6 +15,7 @@ from aiohttp import web
 from front_door import front_door
 from receiver import Receiver, hangs_up, running_receiver, says, stays_silent
 
+from qlaud_actors.billing import auto_topup, wallet
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.db.pool import Pool, Rows
 from qlaud_actors.deliveries import outbox, store
@@ -390,6 +391,34 @@ async def test_a_cap_is_told_once_per_window(pool: Pool, vault: Vault) -> None:
     assert (data["key_id"], data["key_name"], data["limit_micros"]) == (str(key_id), "ada", 5)
     assert (data["cap_period"], data["spent_micros"]) == ("day", 0)
     assert data["resets_at"] > time.time() * 1000
+
+
+async def test_a_low_wallet_is_told_once_per_crossing(pool: Pool, vault: Vault) -> None:
+    """By the account's own threshold, else by that of its top-ups; who wants to know later hears it, too."""
+    await wallet.set_billing(pool, ACCOUNT, "prepaid")
+    await wallet.set_low_balance(pool, ACCOUNT, 5_000_000)
+
+    async def crossing(balance: int) -> int:
+        await pool.execute("UPDATE wallets SET balance_nanos = $1", balance)
+        told = await asyncio.gather(*(outbox.tell_low_wallets(pool) for _ in range(5)))
+        return sum(map(len, told))
+
+    assert await crossing(4_999_999) == 0, "nobody wants to know"
+    webhook_id, _ = await webhook(pool, vault, "https://example.com", "wallet.low")
+    assert await crossing(4_999_999) == 1
+    assert [await crossing(nanos) for nanos in (1, -1, 5_000_000, 4_000_000)] == [0, 0, 0, 1]
+    await wallet.set_low_balance(pool, ACCOUNT, 4_500_000)
+    assert await crossing(4_000_000) == 1
+    await wallet.set_low_balance(pool, ACCOUNT, None)
+    assert await crossing(3_000_000) == 0
+    rule = auto_topup.Rule(3_500_000, 10_000_000, 20_000_000)
+    await auto_topup.switch_on(pool, ACCOUNT, rule)
+    assert await crossing(3_000_000) == 1
+    first = "SELECT body FROM deliveries WHERE webhook_id = $1 ORDER BY id LIMIT 1"
+    data = msgspec.json.decode(await pool.fetchval(first, webhook_id))["data"]
+    assert data == {"balance_micros": 4_999, "held_micros": 0, "threshold_micros": 5_000}
+    await wallet.set_billing(pool, ACCOUNT, "postpaid")
+    assert await outbox.tell_low_wallets(pool) == []
 
 
 async def test_old_deliveries_are_forgotten(

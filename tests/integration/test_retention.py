@@ -1,10 +1,15 @@
 """Retention: what is kept no longer goes, what stays is whole, and a preview changes nothing."""
 
+import asyncio
+import json
+import time
 import uuid
 
+from click.testing import CliRunner, Result
 from front_door import front_door
 from test_branches import TALK, thread
 
+from qlaud_actors.cli import main
 from qlaud_actors.conversation import threads as conversations
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
@@ -37,6 +42,8 @@ async def test_old_threads_go_and_a_preview_only_counts(pool: Pool) -> None:
         assert (await door.ask("PUT", f"/v1/threads/{short}/retention", {"ttl_days": 2}))[0] == 200
         status, told = await door.ask("POST", "/v1/retention/preview", {"ttl_days": 30})
         assert (status, told["would_remove"]["threads"]) == (200, 2)
+        forty_days_ago = time.time() * 1000 - 40 * 86_400_000
+        assert abs(told["would_remove"]["oldest_at"] - forty_days_ago) < 600_000
         assert len(await living(pool)) == 4
         assert (await door.ask("PUT", "/v1/retention", {"ttl_days": 30}))[0] == 200
         assert (await door.ask("GET", "/v1/retention"))[1]["ttl_days"] == 30
@@ -95,3 +102,50 @@ async def test_what_stays_of_a_thread_begins_with_a_question(pool: Pool) -> None
                 "SELECT count(*) FROM compactions WHERE thread_id = $1", uuid.UUID(found)
             )
             assert kept == (before.messages == 0), "a summary goes with what it stands for"
+
+
+async def run(database_url: str, *arguments: str) -> Result:
+    """`qlaud retention`, in a thread: it has a loop of its own."""
+    runner = CliRunner(env={"DATABASE_URL": database_url})
+    return await asyncio.to_thread(runner.invoke, main, ["retention", *arguments])
+
+
+async def test_the_command_shows_and_then_removes(pool: Pool, database_url: str) -> None:
+    """A dry run changes nothing; then what it told goes, and a second run finds nothing."""
+    assert (await run(database_url)).output == "no account and no thread has a rule: all is kept\n"
+    async with front_door(pool) as door:
+        old, own, short, new = [await thread(door, pool, TALK) for _ in range(4)]
+        for found, days in ((old, 40), (own, 10), (short, 5)):
+            await aged(pool, found, days)
+        for found, rule in ((own, {"ttl_days": 7}), (short, {"keep_latest_messages": 2})):
+            assert (await door.ask("PUT", f"/v1/threads/{found}/retention", rule))[0] == 200
+        await retention.set_rule(pool, ACCOUNT, Rule(ttl_days=30))
+        told = await run(database_url, "--dry-run")
+        assert (told.exit_code, len(await living(pool))) == (0, 4)
+        head, account, *rest, last = told.output.splitlines()
+        assert head.split() == ["account", "rule", "threads", "trimmed", "messages", "oldest"]
+        day = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 40 * 86_400))
+        assert account.split()[-6:] == ["30", "days", "1", "0", "0", day]
+        assert sorted(line.split()[1:-1] for line in rest) == sorted(
+            [f"{own}: 7 days 1 0 0".split(), f"{short}: latest 2 messages 0 1 4".split()]
+        )
+        assert last == "would remove 2 threads, and 4 messages of 1 threads that stay; nothing was changed"
+        fewer = (await run(database_url, "--dry-run", "--show", "1")).output
+        assert "and 1 more threads by their own rules" in fewer
+        (listed,) = json.loads((await run(database_url, "--dry-run", "--json")).output)["accounts"]
+        assert {one["thread_id"] for one in listed["threads"]} == {old, own}
+        assert listed["trimmed_threads"][0]["first_kept_seq"] == 5
+        done = await run(database_url, "--account", str(ACCOUNT))
+        assert (done.exit_code, await living(pool)) == (0, {short, new})
+        assert done.output.splitlines()[-1].startswith("removed 2 threads, and 4 messages of 1 threads")
+        assert "removed 0 threads, and 0 messages" in (await run(database_url)).output
+
+
+async def test_the_command_says_what_is_wrong(database_url: str) -> None:
+    """As the other commands: 1 for what cannot be done, 2 for what was asked badly."""
+    missing = await run(database_url, "--account", str(new_uuid()))
+    assert (missing.exit_code, missing.stderr.startswith("qlaud: there is no account")) == (1, True)
+    assert (await run(database_url, "--account", "x")).exit_code == 2
+    refused = await run("postgresql://nobody@127.0.0.1:1/none", "--dry-run")
+    assert (refused.exit_code, "Traceback" in refused.output) == (1, False)
+    assert "--dry-run" in (await run(database_url, "--help")).output

@@ -11,6 +11,7 @@ from fakes.stripe_double import SECRET_KEY, StripeDouble, signed, stripe_double
 from front_door import Door, front_door
 from stripe_door import USD, WEBHOOK, balance, customer, order, paid, send, stripe_settings
 
+from qlaud_actors.billing import topup
 from qlaud_actors.db.pool import Pool
 
 
@@ -60,6 +61,28 @@ async def test_a_payment_told_by_many_events_credits_once(door: Door, stripe: St
     others += [stripe.event("payment_intent.succeeded", intent) for _ in range(10)]
     assert set(await asyncio.gather(*(send(door, event) for event in [completed, *others]))) == {200}
     assert await balance(door, key) == 20 * USD
+
+
+async def test_an_event_that_was_forgotten_credits_nothing_when_it_comes_again(
+    door: Door, pool: Pool, stripe: StripeDouble
+) -> None:
+    """Old events are pruned, new ones not; every event of a payment, told anew in any order, is no money."""
+    key = await customer(door)
+    page = await order(door, key)
+    completed = stripe.pay(page["id"])
+    events = [completed, *stripe.refund(completed["data"]["object"]["payment_intent"], 500)]
+    assert {await send(door, event) for event in events} == {200}
+    before = await balance(door, key)
+    assert before == 15 * USD
+    await topup.forget_events(pool)
+    assert await pool.fetchval("SELECT count(*) FROM stripe_events") == len(events)
+    await pool.execute("UPDATE stripe_events SET received_at = now() - interval '41 days'")
+    await topup.forget_events(pool)
+    assert await pool.fetchval("SELECT count(*) FROM stripe_events") == 0
+    for told in itertools.permutations(events):
+        assert {await send(door, event) for event in told} == {200}
+        assert await balance(door, key) == before
+        await pool.execute("DELETE FROM stripe_events")
 
 
 async def test_an_unpaid_checkout_credits_nothing_until_the_bank_pays(

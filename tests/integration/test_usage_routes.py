@@ -112,6 +112,28 @@ async def test_groups_say_what_they_are(door: Door, keys: list[ApiKey]) -> None:
     assert [group["end_user_id"] for group in users["groups"]] == ["ada", "bob", None]
 
 
+async def test_units_are_summed_by_name(door: Door, pool: Pool, keys: list[ApiKey]) -> None:
+    """Pictures, seconds, characters: in all, by key, by model, in every grouping; where there is none, {}."""
+    told: list[dict[str, int]] = [{"images/high/1024x1024": 2, "image_input": 70}, {"characters": 2**40}]
+    told += [{"characters": 7, "image_input": 5}]
+    for number, units in enumerate(told):
+        await spend(pool, keys[number % 2], model=f"u{number // 2}", provider=f"at-{number}")
+        told_of = "UPDATE usage_events SET units = $1 WHERE provider_slug = $2"
+        await pool.execute(told_of, units, f"at-{number}")
+    in_all = {"images/high/1024x1024": 2, "image_input": 75, "characters": 2**40 + 7}
+    whole = await get(door)
+    assert whole["total_units"] == in_all
+    by_key = {row["key_id"]: row["units"] for row in whole["by_key"]}
+    assert by_key[str(keys[1].id)] == told[1]
+    assert {row["model"]: row["units"] for row in whole["by_model"]}["u1"] == told[2]
+    assert {row["model"]: row["units"] for row in whole["by_model"]}["m"] == {}
+    grouped = await get(door, "group_by=model,key&limit=1")
+    assert (grouped["total_units"], grouped["groups"][0]["units"]) == (in_all, {})
+    assert (await get(door, "model=m&group_by=day"))["total_units"] == {}
+    _, one = await door.ask("GET", f"/v1/keys/{keys[1].id}/usage")
+    assert one["units"] == told[1]
+
+
 async def test_filters_choose_the_rows(door: Door, keys: list[ApiKey]) -> None:
     """Key, model and end user, together and apart, with and without groups; another account's are none."""
     for query, count in (

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from qlaud_actors.artifacts.model import MAX_PICTURE_BYTES
+from qlaud_actors.artifacts.model import MAX_PICTURE_BYTES, picture_kind
 from qlaud_actors.connectors.answer import Received
 from qlaud_actors.connectors.request import Request
 from qlaud_actors.tools.builtins.http_call import blotted
@@ -68,19 +68,10 @@ def picture(config: Mapping[str, str], received: Received) -> tuple[bytes, str]:
         content = base64.b64decode(first.b64_json, validate=True)
     except (msgspec.MsgspecError, IndexError, binascii.Error):
         raise NoPicture("OpenAI's answer holds no picture that can be read.") from None
-    mime = _mime(content)
+    mime = picture_kind(content)
     if mime is None or len(content) > MAX_PICTURE_BYTES:
         raise NoPicture("OpenAI's answer is no picture of a known kind, or too large to be kept.")
     return content, mime
-
-
-def _mime(content: bytes) -> str | None:
-    """By its first bytes: what is served later must be what it says."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    if content[:8] == b"\x89PNG\r\n\x1a\n":
-        return "image/png"
-    return "image/jpeg" if content[:3] == b"\xff\xd8\xff" else None
 
 
 def _refusal(received: Received, key: str) -> str:

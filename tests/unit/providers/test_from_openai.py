@@ -191,7 +191,8 @@ def test_the_measure_counts_everything() -> None:
     assert bound("Hi", tools=[{"type": "function", "function": {"description": "y" * 999}}]) > least + 999
     assert bound("Hi", brand_new="z" * 500) >= least + 500
     assert bound([{"type": "file", "file": {"file_id": "f"}}]) == model.context_window
-    assert bound([{"type": "refusal", "refusal": "No."}]) < least + 200
+    assert bound([{"type": "refusal", "refusal": "No."}]) < bound([{"type": "text", "text": "Hi"}]) + 200
+    assert bound("Hi") + 12 < bound([{"type": "text", "text": "Hi"}])  # fields that may be long are counted
     for unseen in (
         {"type": "document_url", "document_url": "https://a.test/a.pdf"},
         {"type": "video", "video": ["https://a.test/1.png", "https://a.test/2.png"]},

@@ -1,11 +1,10 @@
-"""A worker that dies like `kill -9` at one chosen line: right before or right after a call.
+"""A process that dies like `kill -9` at one chosen line: right before or right after a call.
 
-Run as a script with the point in CRASH_AT: `<function> <before|after> <nth call>`. The code of the
-product knows nothing of it: the function is wrapped from outside.
+A point is `<function> <before|after> <nth call>`. The code of the product knows nothing of it: the function
+is wrapped from outside.
 """
 
 import os
-import sys
 from typing import Any
 
 from qlaud_actors.connectors import sending, sign_in
@@ -14,7 +13,6 @@ from qlaud_actors.deferred import queue
 from qlaud_actors.deliveries import courier
 from qlaud_actors.gateway import admission
 from qlaud_actors.tools import webhook
-from workers.__main__ import main
 
 PLACES = {
     "claim": (mailbox, "claim"),
@@ -57,8 +55,3 @@ def arm(point: str) -> None:
         return result
 
     setattr(owner, attribute, dying)
-
-
-if __name__ == "__main__":
-    arm(os.environ["CRASH_AT"])  # noqa: TID251 - the test's own variable
-    sys.exit(main())
