@@ -91,6 +91,8 @@ def lint(paths: tuple[Path, ...]) -> None:
             problems += str(error).splitlines()
             continue
         problems += [f"{name}: {problem}" for problem in found]
+    if not paths and not problems:
+        problems += _problems_together()
     for problem in problems:
         click.echo(problem, err=True)
     counted = f"{actions} actions, " + (f"{servers} hosted servers, " if servers else "")
@@ -160,6 +162,18 @@ def _as_data(connector: Connector) -> dict[str, Any]:
     ]
     about = {"slug": connector.slug, "name": connector.name, "category": connector.category}
     return {**about, "description": connector.description, "actions": actions}
+
+
+def _problems_together() -> list[str]:
+    """What would keep a process from starting with the files of QLAUD_CONNECTOR_DIR, each of which is right."""
+    from qlaud_actors.connectors.catalog import ConnectorCatalog
+    from qlaud_actors.connectors.catalog_files import ConnectorFileError
+
+    try:
+        ConnectorCatalog.load({}, directory=_settings().connector_dir)
+    except ConnectorFileError as error:
+        return str(error).splitlines()
+    return []
 
 
 def _own_files() -> list[Path]:

@@ -16,6 +16,7 @@ from qlaud_actors.connectors.hosted import HostedServer, HostedServers, is_hoste
 from qlaud_actors.outbound.guard import check_url
 
 HOSTED = HostedServers.load({})
+RENAMED = connector_files()["linear.toml"].replace('slug = "linear"', 'slug = "mcp-linear"')
 FILE = """
 slug = "acme"
 name = "Acme"
@@ -110,6 +111,23 @@ def test_the_lint_reads_hosted_files_too(tmp_path: Path, old: str, new: str, wor
     assert all(is_hosted(text) and not lint_hosted(parse(name, text)) for name, text in packaged().items())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("acme.toml", FILE),
+        ("mcp-linear.toml", RENAMED),
+    ],
+)
+def test_the_lint_says_what_no_process_starts_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """The operator's folder holds connectors only, none with the name of a hosted server's connections."""
+    (tmp_path / name).write_text(text)
+    monkeypatch.setenv("QLAUD_CONNECTOR_DIR", str(tmp_path))
+    done = CliRunner().invoke(catalog, ["lint"])
+    assert (done.exit_code, name in done.output) == (1, True)
+
+
 def test_a_hosted_server_is_connected_like_a_connector() -> None:
     """By `mcp-` and its slug, with its own fields; no connector file may be called so."""
     catalog_ = ConnectorCatalog.load({})
@@ -119,7 +137,6 @@ def test_a_hosted_server_is_connected_like_a_connector() -> None:
     assert [field.name for field in found.auth[0].fields] == ["token", "organization"]
     assert list(catalog_.ways(found)) == [0]
     assert (catalog_.find("mcp-nobody"), catalog_.find("axiom")) == (None, None)
-    text = connector_files()["linear.toml"]
-    renamed = {"mcp-linear.toml": text.replace('slug = "linear"', 'slug = "mcp-linear"')}
+    renamed = {"mcp-linear.toml": RENAMED}
     with pytest.raises(ConnectorFileError, match="are of hosted MCP servers"):
         ConnectorCatalog.load({}, renamed)
