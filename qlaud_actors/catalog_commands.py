@@ -165,7 +165,7 @@ def _as_data(connector: Connector) -> dict[str, Any]:
 
 
 def _problems_together() -> list[str]:
-    """What would keep a process from starting with the files of QLAUD_CONNECTOR_DIR, each of which is right."""
+    """What keeps a process from starting with the files of QLAUD_CONNECTOR_DIR, right as each is."""
     from qlaud_actors.connectors.catalog import ConnectorCatalog
     from qlaud_actors.connectors.catalog_files import ConnectorFileError
 
