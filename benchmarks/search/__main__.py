@@ -35,6 +35,7 @@ CLIENTS = 10
 QUESTIONS = 1_000
 LABELLED = 2_000
 OF_ONE_KEY = 1_000
+SENTENCES = 4
 INDEXERS = 2
 """A worker, and `qlaud search reindex` beside it: one core each."""
 
@@ -52,7 +53,7 @@ async def _run(services: Services, url: str, pids: dict[str, int], count: int) -
     master = await lifecycle.verify(pool, settings.master_key.reveal())
     key, secret = await lifecycle.mint(pool, master.account_id, NewKey("one of many"))
     labelled = await corpus.write(pool, master.id, messages.messages(LABELLED))
-    rest = [one for one in messages.messages(count) if one.situation is None][: count - LABELLED]
+    rest = [one for one in messages.messages(count, SENTENCES) if one.situation is None][: count - LABELLED]
     await corpus.write(pool, key.id, rest[:OF_ONE_KEY])
     await corpus.write(pool, master.id, rest[OF_ONE_KEY:])
     await _index(services)

@@ -54,8 +54,12 @@ def queries() -> list[Query]:
     ]
 
 
-def messages(count: int = 2_000) -> list[Message]:
-    """So many messages in a random order that is always the same; the situations are among them."""
+def messages(count: int = 2_000, sentences: int = 1) -> list[Message]:
+    """So many messages in a random order that is always the same; the situations are among them.
+
+    Fillers have up to so many `sentences`. There are 27 to choose from: 100,000 messages of one each would be
+    nearly all alike, as those of people are not.
+    """
     rng = random.Random(20261124)
     pairs = [
         [Message("user", parts[0], number), Message("assistant", parts[1], number)]
@@ -63,7 +67,9 @@ def messages(count: int = 2_000) -> list[Message]:
     ]
     templates = _lines("message_search_fillers.txt")
     while 2 * len(pairs) < count:
-        pairs.append([Message(role, _filled(rng, templates), None) for role in ("user", "assistant")])
+        pairs.append(
+            [Message(role, _filler(rng, templates, sentences), None) for role in ("user", "assistant")]
+        )
     rng.shuffle(pairs)
     return [message for pair in pairs for message in pair]
 
@@ -72,6 +78,11 @@ def content_words(text: str) -> set[str]:
     """The words of a text that carry meaning, without their endings."""
     words = re.findall(r"[^\W\d_]{3,}", text.lower())
     return {re.sub(r"(ing|ed|es|s)$", "", word) for word in words} - STOP
+
+
+def _filler(rng: random.Random, templates: list[str], sentences: int) -> str:
+    number = rng.randint(1, sentences) if sentences > 1 else 1
+    return " ".join(_filled(rng, templates) for _ in range(number))
 
 
 def _filled(rng: random.Random, templates: list[str]) -> str:
