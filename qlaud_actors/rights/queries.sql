@@ -298,7 +298,8 @@ SELECT EXISTS (SELECT FROM accounts WHERE id = $1);
 -- name: expired_threads
 -- Threads of an account that are kept no longer: not active for so many days, or beyond the latest of their end
 -- user (without one: of their key). One in which something runs is left alone.
-SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::bigint AS oldest_ms FROM (
+SELECT id AS thread_id, (extract(epoch FROM last_active_at) * 1000)::bigint AS oldest_ms,
+       CASE WHEN last_active_at < now() - make_interval(days => own_days) THEN own_days END AS own_days FROM (
     SELECT h.id, h.last_active_at, h.ttl_days AS own_days, COALESCE(h.ttl_days, $2) AS days,
            row_number() OVER (PARTITION BY COALESCE(h.end_user_id, h.key_id::text)
                               ORDER BY h.last_active_at DESC, h.id DESC) AS place
@@ -308,9 +309,13 @@ SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::b
  ORDER BY id;
 
 -- name: delete_threads
--- Hide threads; their text is purged by the workers.
-UPDATE threads SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
- WHERE id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING id;
+-- Hide threads in which nothing has happened since they were last active at these times; their text is purged
+-- by the workers. A turn that is being accepted has locked its thread: this waits, and sees it.
+UPDATE threads h SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
+  FROM unnest($1::uuid[], $2::bigint[]) AS due(id, active_ms)
+ WHERE h.id = due.id AND h.deleted_at IS NULL
+   AND (extract(epoch FROM h.last_active_at) * 1000)::bigint = due.active_ms
+RETURNING h.id;
 
 -- name: long_threads
 -- Threads with more messages than are kept, the first message that stays, and how many go. What stays begins
