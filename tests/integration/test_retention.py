@@ -19,8 +19,7 @@ from qlaud_actors.rights import retention
 from qlaud_actors.rights.model import Rule
 
 WAITS = (
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
 
 
