@@ -194,8 +194,9 @@ DELETE FROM tool_results WHERE thread_id = ANY ($1::uuid[]) OR key_id = ANY ($2:
 DELETE FROM keyed_calls WHERE thread_id = ANY ($1::uuid[]) OR key_id = ANY ($2::uuid[]) RETURNING 1;
 
 -- name: erase_artifacts
--- What was made in some threads, whoever it is kept for.
-DELETE FROM artifacts WHERE thread_id = ANY ($1::uuid[]) RETURNING 1;
+-- What was written in some threads while they were being deleted, by the rule of `forget_artifacts_v2`.
+DELETE FROM artifacts
+ WHERE thread_id = ANY ($1::uuid[]) AND (owner = 'thread:' || thread_id OR starts_with(mime, 'image/')) RETURNING 1;
 
 -- name: erase_turns
 -- Turns without messages, steps and calls.

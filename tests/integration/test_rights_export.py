@@ -12,6 +12,7 @@ from test_branches import TALK, thread
 
 from qlaud_actors import import_tasks
 from qlaud_actors.artifacts import store as artifacts
+from qlaud_actors.artifacts.model import Origin
 from qlaud_actors.conversation import compaction
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
@@ -62,9 +63,9 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 3000
 
 async def keep(pool: Pool, thread_id: str | None, owner: str, *kept: tuple[str, str, bytes]) -> None:
     """Let tools have kept something, in a thread or elsewhere."""
-    where = uuid.UUID(thread_id) if thread_id else None
+    origin = Origin(uuid.UUID(thread_id) if thread_id else None)
     for name, mime, content in kept:
-        assert await artifacts.keep(pool, ACCOUNT, owner, name, mime, content, where)
+        assert await artifacts.keep(pool, ACCOUNT, owner, name, mime, content, origin)
 
 
 KEPT = [("plan", "text/plain", "ä\n".encode()), ("data", "application/json", b'{"a": 1}')]
