@@ -42,26 +42,25 @@ SELECT version AS position, version, summary, summarized_through_seq, trimmed_th
   FROM compactions WHERE thread_id = $1 AND version > $2::bigint ORDER BY version LIMIT $3;
 
 -- name: export_artifact
--- What tools have kept in a thread, behind a position; of its owner only the kind.
-SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
-  FROM (SELECT row_number() OVER (ORDER BY created_at, id) AS position, *
-          FROM (SELECT * FROM artifacts WHERE thread_id = $1
-                UNION ALL
-                SELECT * FROM artifacts
-                 WHERE account_id = (SELECT account_id FROM threads WHERE id = $1)
-                   AND owner = 'thread:' || $1::uuid AND thread_id IS DISTINCT FROM $1) AS both_ways) AS kept
- WHERE position > $2::bigint ORDER BY position LIMIT $3;
+-- What tools have kept in a thread, behind an id; of its owner only the kind.
+SELECT id AS position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM (SELECT * FROM artifacts WHERE thread_id = $1
+        UNION ALL
+        SELECT * FROM artifacts
+         WHERE account_id = (SELECT account_id FROM threads WHERE id = $1)
+           AND owner = 'thread:' || $1::uuid AND thread_id IS DISTINCT FROM $1) AS both_ways
+ WHERE id > $2::uuid ORDER BY id LIMIT $3;
 
 -- name: export_loose_artifacts
--- What tools have kept for an end user or their keys in none of their threads, behind a position.
-SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
-  FROM (SELECT row_number() OVER (ORDER BY a.created_at, a.id) AS position, a.* FROM artifacts a
-         WHERE a.account_id = $1
-           AND (a.owner = 'user:' || $2::text
-                OR a.owner IN (SELECT 'key:' || id FROM keys WHERE account_id = $1 AND end_user_id = $2::text))
-           AND NOT EXISTS (SELECT FROM threads h WHERE h.id = a.thread_id AND h.account_id = $1
-                              AND h.end_user_id = $2::text AND h.deleted_at IS NULL)) AS kept
- WHERE position > $3::bigint ORDER BY position LIMIT $4;
+-- What tools have kept for an end user or their keys in none of their threads, behind an id.
+SELECT id AS position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM artifacts a
+ WHERE account_id = $1 AND id > $3::uuid
+   AND owner = ANY (ARRAY['user:' || $2::text]
+                    || ARRAY(SELECT 'key:' || id FROM keys WHERE account_id = $1 AND end_user_id = $2::text))
+   AND NOT EXISTS (SELECT FROM threads h WHERE h.id = a.thread_id AND h.account_id = $1
+                      AND h.end_user_id = $2::text AND h.deleted_at IS NULL)
+ ORDER BY id LIMIT $4;
 
 -- name: export_connections
 -- What is or was connected for an end user; never the credentials.
