@@ -23,6 +23,8 @@ MAX_MESSAGES = 10_000
 MAX_BLOCKS = 1_000
 MAX_SUMMARY = 10_000
 """Characters; ours have 8,000 bytes and a sentence at most."""
+MAX_VERSION = 1_000_000_000
+"""Of a compaction; half of what the database counts to is left for those that follow."""
 MAX_TIME_MS = 253_402_300_799_000
 """The end of the year 9999."""
 
@@ -54,7 +56,7 @@ class MessageBody(msgspec.Struct, forbid_unknown_fields=True):
 class CompactionBody(msgspec.Struct, forbid_unknown_fields=True):
     """A version of what stands for the oldest messages; seqs count the messages from 1."""
 
-    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
     summarized_through_seq: Seq
     trimmed_through_seq: Seq
     summary: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SUMMARY)] | None = None

@@ -24,6 +24,14 @@ class Artifact:
     content: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The thread in which a call stores, and the key that it is made with."""
+
+    thread_id: uuid.UUID | None = None
+    key_id: uuid.UUID | None = None
+
+
 def owner_of(end_user_id: str | None, thread_id: uuid.UUID | None, key_id: uuid.UUID | None) -> str:
     """Whose an artifact is: an end user's, else a thread's, else a standard key's, else the account's."""
     if end_user_id is not None:

@@ -2,12 +2,18 @@
 -- Until this transaction ends nobody else stores for this owner.
 SELECT pg_advisory_xact_lock(hashtextextended($1::text, 15));
 
+-- name: lock_key
+-- A key that stays in force until this transaction ends.
+SELECT id FROM keys WHERE id = $1 AND revoked_at IS NULL FOR KEY SHARE;
+
 -- name: store_artifact
--- Keep under a name, in the place of what had it; nothing when the owner has as much as it may.
+-- Keep under a name, in the place of what had it; nothing when the owner has as much as it may, or in a thread
+-- that is gone.
 INSERT INTO artifacts AS a (id, account_id, owner, thread_id, name, mime, content)
 SELECT $1, $2, $3, $4, $5, $6, $7
  WHERE (SELECT count(*) < $8 AND COALESCE(sum(length(content)), 0) + length($7::bytea) <= $9
           FROM artifacts WHERE account_id = $2 AND owner = $3 AND name <> $5)
+   AND ($4::uuid IS NULL OR EXISTS (SELECT FROM threads WHERE id = $4 AND deleted_at IS NULL))
 ON CONFLICT (account_id, owner, name)
 DO UPDATE SET mime = excluded.mime, content = excluded.content, thread_id = excluded.thread_id, updated_at = now()
 RETURNING id, name, mime, length(content) AS size, (extract(epoch FROM updated_at) * 1000)::bigint AS updated_at_ms;

@@ -2,7 +2,7 @@
 
 import uuid
 
-from qlaud_actors.artifacts.model import MAX_ARTIFACTS, MAX_OWNER_BYTES, Artifact, Brought
+from qlaud_actors.artifacts.model import MAX_ARTIFACTS, MAX_OWNER_BYTES, Artifact, Brought, Origin
 from qlaud_actors.db.pool import Connection, Pool, Record, Rows
 from qlaud_actors.db.queries import load_queries
 from qlaud_actors.ids import new_uuid
@@ -19,15 +19,18 @@ async def keep(
     name: str,
     mime: str,
     content: bytes,
-    thread_id: uuid.UUID | None = None,
+    origin: Origin,
 ) -> Artifact | None:
-    """Store under a name, in the place of what has it; None when the owner has as much as it may."""
+    """Store under a name, in the place of what has it; None when the owner has as much as it may, or when the
+    thread or the key of the call is gone: a call that was on its way leaves nothing behind a deletion.
+    """
     async with pool.acquire() as connection, connection.transaction():
+        if origin.key_id and await connection.fetchval(QUERIES.lock_key, origin.key_id) is None:
+            return None
         await connection.execute(QUERIES.lock_owner, f"{account_id}|{owner}")
         limits = MAX_ARTIFACTS, MAX_OWNER_BYTES
-        row = await connection.fetchrow(
-            QUERIES.store_artifact, new_uuid(), account_id, owner, thread_id, name, mime, content, *limits
-        )
+        where = new_uuid(), account_id, owner, origin.thread_id
+        row = await connection.fetchrow(QUERIES.store_artifact, *where, name, mime, content, *limits)
     return _artifact_from(row) if row else None
 
 

@@ -165,7 +165,7 @@ SELECT t.account_id FROM wallet_thresholds t
  WHERE t.balance_nanos < t.threshold_nanos
    AND NOT EXISTS (SELECT FROM wallet_notices n WHERE n.account_id = t.account_id)
    AND EXISTS (SELECT FROM webhooks w WHERE w.account_id = t.account_id AND w.deleted_at IS NULL
-                                        AND 'wallet.low' = ANY (w.events))
+                                        AND w.url IS NOT NULL AND 'wallet.low' = ANY (w.events))
  LIMIT 100;
 
 -- name: note_low_wallet

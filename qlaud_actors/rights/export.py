@@ -33,10 +33,13 @@ SECTIONS = {
 }
 """The parts of a thread, in order."""
 
+ARTIFACT = tuple(SECTIONS)[-1]
+LAST_ID = 2**128 - 1
+
 ARTIFACTS_AT_ONCE = 4
 """They may have megabytes each."""
 
-NO_THREAD = uuid.UUID(int=2**128 - 1)
+NO_THREAD = uuid.UUID(int=LAST_ID)
 """Behind all threads: the cursor of what was kept in none."""
 
 
@@ -51,7 +54,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last line that arrived: `<thread>/<section>/<position>`; the line `thread` has no section."""
+    """The last line that arrived: `<thread>/<section>/<position>`; the line `thread` has no section.
+
+    The position counts what is only added to; of an artifact, which may be removed in between, it is the id.
+    """
 
     thread_id: uuid.UUID
     section: str = ""
@@ -67,7 +73,8 @@ class Cursor:
         section, _, position = rest.partition("/")
         thread_id = parse_uuid(thread)
         known = section in ("", *SECTIONS) and position.isdecimal() and position.isascii()
-        if thread_id is None or not known or len(position) > 18:
+        most = len(str(LAST_ID)) if section == ARTIFACT else 18
+        if thread_id is None or not known or len(position) > most or int(position) > LAST_ID:
             raise InvalidRequest("`after` must be the `cursor` of a line of this export.")
         return cls(thread_id, section, int(position))
 
@@ -103,10 +110,11 @@ async def lines(pool: Pool, subject: Subject, after: Cursor | None = None) -> As
         if len(found) < PAGE_ROWS:
             break
         # The last one comes again, as the one that is complete.
-        at = Cursor(found[-1]["id"], tuple(SECTIONS)[-1], 2**62)
+        at = Cursor(found[-1]["id"], ARTIFACT, LAST_ID)
     if subject.end_user_id is not None:
         whose = subject.account_id, subject.end_user_id
-        async for piece in _loose_artifacts(pool, whose, after):
+        behind = after if after and after.thread_id == NO_THREAD else Cursor(NO_THREAD)
+        async for piece in _artifacts(pool, QUERIES.export_loose_artifacts, whose, behind):
             yield piece
         for row in await pool.fetch(QUERIES.export_connections, *whose):
             yield _line("connection", dict(row))
@@ -116,26 +124,30 @@ async def lines(pool: Pool, subject: Subject, after: Cursor | None = None) -> As
 async def _thread_lines(pool: Pool, thread_id: uuid.UUID, resumed: Cursor | None) -> AsyncIterator[bytes]:
     for section, query in SECTIONS.items():
         position = resumed.behind(section) if resumed else 0
-        page = min(PAGE_ROWS, ARTIFACTS_AT_ONCE) if section == "artifact" else PAGE_ROWS
+        if section == ARTIFACT and position is not None:
+            async for piece in _artifacts(pool, query, (thread_id,), Cursor(thread_id, ARTIFACT, position)):
+                yield piece
+            continue
         while position is not None:
-            rows = await pool.fetch(query, thread_id, position, page)
+            rows = await pool.fetch(query, thread_id, position, PAGE_ROWS)
             if rows:
                 yield b"".join(_part(section, thread_id, row) for row in rows)
-            position = rows[-1]["position"] if len(rows) == page else None
+            position = rows[-1]["position"] if len(rows) == PAGE_ROWS else None
 
 
-async def _loose_artifacts(
-    pool: Pool, whose: tuple[uuid.UUID, str], after: Cursor | None
+async def _artifacts(
+    pool: Pool, query: str, whose: tuple[object, ...], after: Cursor
 ) -> AsyncIterator[bytes]:
-    position = after.position if after and after.thread_id == NO_THREAD else 0
-    while rows := await pool.fetch(QUERIES.export_loose_artifacts, *whose, position, ARTIFACTS_AT_ONCE):
-        yield b"".join(_part("artifact", NO_THREAD, row) for row in rows)
-        position = rows[-1]["position"]
+    """Behind a cursor; whatever is removed meanwhile, none of the others is left out or told twice."""
+    last = uuid.UUID(int=after.position)
+    while rows := await pool.fetch(query, *whose, last, ARTIFACTS_AT_ONCE):
+        yield b"".join(_part(ARTIFACT, after.thread_id, row) for row in rows)
+        last = rows[-1]["id"]
 
 
 def _part(section: str, thread_id: uuid.UUID, row: Record) -> bytes:
     fields = dict(row)
-    cursor = Cursor(thread_id, section, fields.pop("position"))
+    cursor = Cursor(thread_id, section, int(fields.pop("position")))
     where = {"thread_id": None if thread_id == NO_THREAD else thread_id}
     return _line(section, {**where, **fields}, cursor)
 

@@ -42,26 +42,25 @@ SELECT version AS position, version, summary, summarized_through_seq, trimmed_th
   FROM compactions WHERE thread_id = $1 AND version > $2::bigint ORDER BY version LIMIT $3;
 
 -- name: export_artifact
--- What tools have kept in a thread, behind a position; of its owner only the kind.
-SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
-  FROM (SELECT row_number() OVER (ORDER BY created_at, id) AS position, *
-          FROM (SELECT * FROM artifacts WHERE thread_id = $1
-                UNION ALL
-                SELECT * FROM artifacts
-                 WHERE account_id = (SELECT account_id FROM threads WHERE id = $1)
-                   AND owner = 'thread:' || $1::uuid AND thread_id IS DISTINCT FROM $1) AS both_ways) AS kept
- WHERE position > $2::bigint ORDER BY position LIMIT $3;
+-- What tools have kept in a thread, behind an id; of its owner only the kind.
+SELECT id AS position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM (SELECT * FROM artifacts WHERE thread_id = $1
+        UNION ALL
+        SELECT * FROM artifacts
+         WHERE account_id = (SELECT account_id FROM threads WHERE id = $1)
+           AND owner = 'thread:' || $1::uuid AND thread_id IS DISTINCT FROM $1) AS both_ways
+ WHERE id > $2::uuid ORDER BY id LIMIT $3;
 
 -- name: export_loose_artifacts
--- What tools have kept for an end user or their keys in none of their threads, behind a position.
-SELECT position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
-  FROM (SELECT row_number() OVER (ORDER BY a.created_at, a.id) AS position, a.* FROM artifacts a
-         WHERE a.account_id = $1
-           AND (a.owner = 'user:' || $2::text
-                OR a.owner IN (SELECT 'key:' || id FROM keys WHERE account_id = $1 AND end_user_id = $2::text))
-           AND NOT EXISTS (SELECT FROM threads h WHERE h.id = a.thread_id AND h.account_id = $1
-                              AND h.end_user_id = $2::text AND h.deleted_at IS NULL)) AS kept
- WHERE position > $3::bigint ORDER BY position LIMIT $4;
+-- What tools have kept for an end user or their keys in none of their threads, behind an id.
+SELECT id AS position, id, split_part(owner, ':', 1) AS owner, name, mime, content, created_at, updated_at
+  FROM artifacts a
+ WHERE account_id = $1 AND id > $3::uuid
+   AND owner = ANY (ARRAY['user:' || $2::text]
+                    || ARRAY(SELECT 'key:' || id FROM keys WHERE account_id = $1 AND end_user_id = $2::text))
+   AND NOT EXISTS (SELECT FROM threads h WHERE h.id = a.thread_id AND h.account_id = $1
+                      AND h.end_user_id = $2::text AND h.deleted_at IS NULL)
+ ORDER BY id LIMIT $4;
 
 -- name: export_connections
 -- What is or was connected for an end user; never the credentials.
@@ -194,8 +193,9 @@ DELETE FROM tool_results WHERE thread_id = ANY ($1::uuid[]) OR key_id = ANY ($2:
 DELETE FROM keyed_calls WHERE thread_id = ANY ($1::uuid[]) OR key_id = ANY ($2::uuid[]) RETURNING 1;
 
 -- name: erase_artifacts
--- What was made in some threads, whoever it is kept for.
-DELETE FROM artifacts WHERE thread_id = ANY ($1::uuid[]) RETURNING 1;
+-- What was written in some threads while they were being deleted, by the rule of `forget_artifacts_v2`.
+DELETE FROM artifacts
+ WHERE thread_id = ANY ($1::uuid[]) AND (owner = 'thread:' || thread_id OR starts_with(mime, 'image/')) RETURNING 1;
 
 -- name: erase_turns
 -- Turns without messages, steps and calls.
@@ -298,7 +298,8 @@ SELECT EXISTS (SELECT FROM accounts WHERE id = $1);
 -- name: expired_threads
 -- Threads of an account that are kept no longer: not active for so many days, or beyond the latest of their end
 -- user (without one: of their key). One in which something runs is left alone.
-SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::bigint AS oldest_ms FROM (
+SELECT id AS thread_id, (extract(epoch FROM last_active_at) * 1000)::bigint AS oldest_ms,
+       CASE WHEN last_active_at < now() - make_interval(days => own_days) THEN own_days END AS own_days FROM (
     SELECT h.id, h.last_active_at, h.ttl_days AS own_days, COALESCE(h.ttl_days, $2) AS days,
            row_number() OVER (PARTITION BY COALESCE(h.end_user_id, h.key_id::text)
                               ORDER BY h.last_active_at DESC, h.id DESC) AS place
@@ -308,9 +309,13 @@ SELECT id AS thread_id, own_days, (extract(epoch FROM last_active_at) * 1000)::b
  ORDER BY id;
 
 -- name: delete_threads
--- Hide threads; their text is purged by the workers.
-UPDATE threads SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
- WHERE id = ANY ($1::uuid[]) AND deleted_at IS NULL RETURNING id;
+-- Hide threads in which nothing has happened since they were last active at these times; their text is purged
+-- by the workers. A turn that is being accepted has locked its thread: this waits, and sees it.
+UPDATE threads h SET deleted_at = now(), metadata = NULL, vouched = '{}', title = NULL, external_id = NULL
+  FROM unnest($1::uuid[], $2::bigint[]) AS due(id, active_ms)
+ WHERE h.id = due.id AND h.deleted_at IS NULL
+   AND (extract(epoch FROM h.last_active_at) * 1000)::bigint = due.active_ms
+RETURNING h.id;
 
 -- name: long_threads
 -- Threads with more messages than are kept, the first message that stays, and how many go. What stays begins

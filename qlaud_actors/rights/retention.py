@@ -79,8 +79,9 @@ async def remove(pool: Pool, found: Due) -> Due:
     """Remove what is due; what somebody was using in this moment stays, and is not in what is returned."""
     gone: set[uuid.UUID] = set()
     for first in range(0, len(found.whole), AT_ONCE):
-        some = [one.thread_id for one in found.whole[first : first + AT_ONCE]]
-        gone |= {row["id"] for row in await pool.fetch(QUERIES.delete_threads, some)}
+        some = found.whole[first : first + AT_ONCE]
+        columns = [one.thread_id for one in some], [one.oldest_ms for one in some]
+        gone |= {row["id"] for row in await pool.fetch(QUERIES.delete_threads, *columns)}
     trimmed = [one for one in found.trimmed if await _trim(pool, one)]
     done = Due([one for one in found.whole if one.thread_id in gone], trimmed)
     if done.whole or done.trimmed:

@@ -11,11 +11,16 @@ from test_branches import TALK, thread
 
 from qlaud_actors.cli import main
 from qlaud_actors.conversation import threads as conversations
+from qlaud_actors.conversation.store import QUERIES
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT as ACCOUNT
 from qlaud_actors.rights import retention
 from qlaud_actors.rights.model import Rule
+
+WAITS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 async def aged(pool: Pool, thread_id: str, days: int) -> None:
@@ -61,6 +66,7 @@ async def test_only_the_latest_threads_of_each_end_user_stay(pool: Pool) -> None
         for days, found in enumerate(reversed(mine)):
             await aged(pool, found, days)
         other = (await door.ask("POST", "/v1/threads", {"end_user_id": "bob"}))[1]["id"]
+        assert (await door.ask("PUT", f"/v1/threads/{mine[1]}/retention", {"ttl_days": 30}))[0] == 200
         await retention.set_rule(pool, ACCOUNT, Rule(keep_latest_threads=1))
         await pool.execute(
             "INSERT INTO turns (id, thread_id, account_id, key_id, number, request, content, request_id,"
@@ -68,8 +74,29 @@ async def test_only_the_latest_threads_of_each_end_user_stay(pool: Pool) -> None
             " WHERE id = $2",
             *(new_uuid(), uuid.UUID(mine[0])),
         )
+        (going,) = (await retention.due(pool, ACCOUNT, Rule(keep_latest_threads=1))).whole
+        assert (str(going.thread_id), going.own) == (mine[1], False), "not by its own rule"
         await retention.enforce(pool)
         assert await living(pool) == {mine[0], mine[2], other}
+
+
+async def test_a_thread_in_which_somebody_speaks_meanwhile_stays(pool: Pool) -> None:
+    """A turn is accepted after it was seen what is due; another one just when that is removed."""
+    async with front_door(pool) as door:
+        mine = [uuid.UUID(await thread(door, pool, TALK)) for _ in range(3)]
+        for found in mine:
+            await aged(pool, str(found), 40)
+        before = await retention.due(pool, ACCOUNT, Rule(ttl_days=30))
+        assert {one.thread_id for one in before.whole} == set(mine)
+        await pool.execute(QUERIES.next_turn_number, mine[0])
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(QUERIES.next_turn_number, mine[1])
+            removal = asyncio.create_task(retention.remove(pool, before))
+            async with asyncio.timeout(10):
+                while not await pool.fetchval(WAITS):  # noqa: ASYNC110 - another connection waits
+                    await asyncio.sleep(0.01)
+        assert [one.thread_id for one in (await removal).whole] == [mine[2]]
+        assert await living(pool) == {str(one) for one in mine[:2]}
 
 
 async def test_what_stays_of_a_thread_begins_with_a_question(pool: Pool) -> None:

@@ -12,8 +12,11 @@ from redis.asyncio import Redis
 from test_branches import TALK, thread
 from test_connections import CATALOG, Vendor
 from test_connections import KEY as LINEAR_KEY
-from test_rights_export import with_turn
+from test_retention import aged
+from test_rights_export import KEPT, copy, keep, with_turn
 
+from qlaud_actors.artifacts import store as artifacts
+from qlaud_actors.artifacts.model import Origin
 from qlaud_actors.connectors.connections import Connections, ConnectRefused, Owner
 from qlaud_actors.connectors.store import Vault
 from qlaud_actors.conversation import log, mailbox, threads
@@ -26,8 +29,9 @@ from qlaud_actors.ids import new_uuid
 from qlaud_actors.keys import lifecycle
 from qlaud_actors.keys.lifecycle import NewKey
 from qlaud_actors.keys.model import BOOTSTRAP_ACCOUNT as ACCOUNT
-from qlaud_actors.rights import deletion
+from qlaud_actors.rights import deletion, retention
 from qlaud_actors.rights.deletion import Deleter
+from qlaud_actors.rights.model import Rule
 
 USAGE = (
     "INSERT INTO usage_events (id, account_id, key_id, end_user_id, model_slug, provider_slug, input_tokens,"
@@ -181,7 +185,7 @@ async def test_a_call_on_its_way_is_charged_as_nobodys(pool: Pool, deleter: Dele
         await deleting
         await connection.execute(USAGE, new_uuid(), ACCOUNT, key.id, "ann")
         await connection.execute(USAGE, new_uuid(), ACCOUNT, stranger.id, "bob")
-    names = await pool.fetch("SELECT end_user_id FROM usage_events ORDER BY id")
+    names = await pool.fetch("SELECT end_user_id FROM usage_events ORDER BY created_at")
     assert [row[0] for row in names] == [None, None, "bob"]
     with pytest.raises(InvalidKey):
         await threads.create(pool, key, NewThread(end_user_id="ann"))
@@ -276,7 +280,7 @@ async def test_redis_away_means_nothing_is_removed_yet(pool: Pool, deleter: Dele
 
 
 async def test_a_deleted_thread_loses_its_rows_later(pool: Pool, deleter: Deleter) -> None:
-    """Its text goes at once, its rows after an hour."""
+    """Its text goes at once, its rows after a minute."""
     async with door_with(pool, deleter) as door:
         found = await thread(door, pool, TALK)
         await with_turn(pool, found)
@@ -287,6 +291,51 @@ async def test_a_deleted_thread_loses_its_rows_later(pool: Pool, deleter: Delete
         await deleter.erase_hidden()
         assert await pool.fetchval("SELECT count(*) FROM threads") == 0
         assert await pool.fetchval("SELECT count(*) FROM turns") == 0
+
+
+async def test_of_a_deleted_thread_only_what_is_stored_for_its_user_stays(
+    pool: Pool, deleter: Deleter
+) -> None:
+    """By hand or by retention pictures and the thread's own go at once; a note stays in the user's copy."""
+    async with door_with(pool, deleter) as door:
+        by_hand, by_rule, other = [await thread(door, pool, TALK) for _ in range(3)]
+        for found in (by_hand, by_rule, other):
+            await keep(pool, found, f"thread:{found}", *KEPT)
+            await keep(pool, found, "user:ann", *((f"{found}{name}", *rest) for name, *rest in KEPT))
+        assert (await door.ask("DELETE", f"/v1/threads/{by_hand}"))[0] == 200
+        await aged(pool, by_rule, 40)
+        await retention.remove(pool, await retention.due(pool, ACCOUNT, Rule(ttl_days=30)))
+        stay = {f"{found}{name}" for found in (by_hand, by_rule) for name in ("plan", "data")}
+        for _ in range(2):
+            lines = await copy(door, "/v1/end-users/ann/export")
+            kept = [line for line in lines if line["type"] == "artifact"]
+            assert {line["name"] for line in kept if line["thread_id"] is None} == stay
+            assert len([line for line in kept if line["thread_id"] == other]) == 6
+            assert await pool.fetchval("SELECT count(*) FROM artifacts") == 10
+            await pool.execute("UPDATE threads SET deleted_at = deleted_at - interval '2 hours'")
+            await deleter.erase_hidden()
+        assert await pool.fetchval("SELECT count(*) FROM threads") == 1
+        assert (await delete(door))["removed"]["artifacts"] == 10
+        assert await pool.fetchval("SELECT count(*) FROM artifacts") == 0
+
+
+async def test_a_tool_that_is_late_stores_nothing_behind_a_deletion(pool: Pool, deleter: Deleter) -> None:
+    """Its worker was lost, or its key's call was on its way: thread or end user are gone meanwhile."""
+    async with door_with(pool, deleter) as door:
+        made = await door.mint(end_user_id="ann", name="ann's phone")
+        phone, found = uuid.UUID(made["id"]), uuid.UUID(await thread(door, pool, TALK))
+
+        async def late(thread_id: uuid.UUID | None, key_id: uuid.UUID | None) -> bool:
+            note = "note", "text/plain", b"x"
+            origin = Origin(thread_id, key_id)
+            return await artifacts.keep(pool, ACCOUNT, "user:ann", *note, origin) is not None
+
+        assert [await late(found, None), await late(None, phone)] == [True, True]
+        assert (await door.ask("DELETE", f"/v1/threads/{found}"))[0] == 200
+        assert [await late(found, None), await late(None, phone)] == [False, True]
+        assert (await delete(door))["removed"]["artifacts"] == 1
+        assert [await late(found, None), await late(None, phone)] == [False, False]
+        assert await left_of(pool, "ann") == {}
 
 
 async def test_a_credential_that_is_being_verified_is_not_kept(

@@ -12,6 +12,7 @@ from test_branches import TALK, thread
 
 from qlaud_actors import import_tasks
 from qlaud_actors.artifacts import store as artifacts
+from qlaud_actors.artifacts.model import Origin
 from qlaud_actors.conversation import compaction
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.ids import new_uuid
@@ -62,9 +63,9 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + b"x" * 3000
 
 async def keep(pool: Pool, thread_id: str | None, owner: str, *kept: tuple[str, str, bytes]) -> None:
     """Let tools have kept something, in a thread or elsewhere."""
-    where = uuid.UUID(thread_id) if thread_id else None
+    origin = Origin(uuid.UUID(thread_id) if thread_id else None)
     for name, mime, content in kept:
-        assert await artifacts.keep(pool, ACCOUNT, owner, name, mime, content, where)
+        assert await artifacts.keep(pool, ACCOUNT, owner, name, mime, content, origin)
 
 
 KEPT = [("plan", "text/plain", "ä\n".encode()), ("data", "application/json", b'{"a": 1}')]
@@ -101,10 +102,10 @@ async def test_a_thread_is_told_whole(pool: Pool) -> None:
         assert [(line["role"], line["content"]) for line in lines[2:8]] == TALK
         assert (lines[9]["output"], lines[10]["cost_nanos"]) == (42, 4)
         assert [line["summary"] for line in lines[11:13]] == [None, "They spoke."]
-        assert [(line["name"], line["owner"]) for line in lines[13:15]] == [
+        assert {(line["name"], line["owner"]) for line in lines[13:15]} == {
             ("plan", "user"),
             ("data", "thread"),
-        ]
+        }
         whole = await copy(door, "/v1/end-users/ann/export")
         (loose,) = [line for line in whole if line["type"] == "artifact" and line["thread_id"] is None]
         assert base64.b64decode(loose["content"]) == PICTURE
@@ -130,14 +131,33 @@ async def test_a_cut_copy_goes_on_anywhere(pool: Pool, monkeypatch: pytest.Monke
                     assert await copy(door, f"{path}?after={line['cursor']}") == whole[number + 1 :]
 
 
+async def test_what_is_removed_during_a_download_hides_nothing_else(pool: Pool) -> None:
+    """Artifacts that were told already go meanwhile: all the others still come, and none of them twice."""
+    async with front_door(pool) as door:
+        found = await thread(door, pool, TALK)
+        for where in (found, None):
+            await keep(pool, where, "user:ann", *((f"{where}{n}", "text/plain", b"x") for n in range(9)))
+        path = "/v1/end-users/ann/export"
+        whole = [line for line in await copy(door, path) if line["type"] == "artifact"]
+        for told, rest in ((whole[:6], whole[6:]), (whole[:12], whole[12:])):
+            ids = [uuid.UUID(line["id"]) for line in told]
+            await pool.execute("DELETE FROM artifacts WHERE id = ANY ($1)", ids)
+            more = await copy(door, f"{path}?after={told[-1]['cursor']}")
+            assert [line for line in more if line["type"] == "artifact"] == rest
+
+
 async def test_a_cursor_behind_all_lines_has_nothing_left(pool: Pool) -> None:
     """A position that no row can have is not an error in the middle of a download."""
     async with front_door(pool) as door:
         found = await thread(door, pool, TALK)
         for section in export.SECTIONS:
-            after = f"{found}/{section}/{'9' * 18}"
-            lines = await copy(door, f"/v1/threads/{found}/export?after={after}")
+            last = export.LAST_ID if section == "artifact" else "9" * 18
+            lines = await copy(door, f"/v1/threads/{found}/export?after={found}/{section}/{last}")
             assert kinds(lines) == ["end"]
+            over = f"/v1/threads/{found}/export?after={found}/{section}/{last}0"
+            assert (await door.ask("GET", over))[0] == 400
+        beyond = f"/v1/threads/{found}/export?after={found}/artifact/{export.LAST_ID + 1}"
+        assert (await door.ask("GET", beyond))[0] == 400
 
 
 async def with_turn_once(pool: Pool, thread_id: str) -> None:
@@ -177,7 +197,9 @@ def equal(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> bool:
         [(line["type"], {name: line[name] for name in SAME[line["type"]]}) for line in lines]
         for lines in ([line for line in copied if line["type"] in SAME] for copied in (before, after))
     ]
-    return told[0] == told[1]
+    # Artifacts have no order: those of one import were stored at once.
+    first, second = (sorted(t, key=lambda o: o[1]["name"] if o[0] == "artifact" else "") for t in told)
+    return first == second
 
 
 async def imported(door: Door, tmp_path: Path, lines: list[dict[str, Any]]) -> str:

@@ -29,6 +29,22 @@ CREATE VIEW wallet_thresholds AS
 SELECT w.account_id, w.balance_nanos, w.held_nanos, COALESCE(a.low_balance_nanos, r.threshold_nanos) AS threshold_nanos
   FROM wallets w JOIN accounts a ON a.id = w.account_id LEFT JOIN auto_topup_rules r ON r.account_id = w.account_id;
 
+-- As `forget_artifacts_v1`; and the pictures that were made in a thread go with it, whoever they belong to. What
+-- was stored for somebody under a name stays, and where it was stored is forgotten.
+CREATE FUNCTION forget_artifacts_v2() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM artifacts WHERE account_id = NEW.account_id AND owner = 'thread:' || NEW.id;
+    DELETE FROM artifacts WHERE thread_id = NEW.id AND starts_with(mime, 'image/');
+    UPDATE artifacts SET thread_id = NULL WHERE thread_id = NEW.id;
+    RETURN NULL;
+END $$;
+DROP TRIGGER threads_forget_artifacts ON threads;
+CREATE TRIGGER threads_forget_artifacts AFTER UPDATE OF deleted_at ON threads
+    FOR EACH ROW WHEN (OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION forget_artifacts_v2();
+
+-- Erasing a thread lets go of its branches, also of deleted ones.
+CREATE INDEX threads_by_any_parent ON threads (parent_thread_id) WHERE parent_thread_id IS NOT NULL;
+
 -- That an account was told, until its balance is up again or its threshold is another one.
 CREATE TABLE wallet_notices (
     account_id       uuid PRIMARY KEY REFERENCES accounts,

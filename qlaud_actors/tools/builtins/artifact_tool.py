@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.artifacts import store
-from qlaud_actors.artifacts.model import MAX_TEXT_BYTES, Artifact, owner_of
+from qlaud_actors.artifacts.model import MAX_TEXT_BYTES, Artifact, Origin, owner_of
 from qlaud_actors.db.pool import Pool
 from qlaud_actors.tools.model import CallContext, ToolOutcome
 
@@ -45,8 +45,8 @@ async def _store(pool: Pool, arguments: dict[str, Any], context: CallContext, wh
     if len(raw) > MAX_TEXT_BYTES:
         return _failed(f"`content` has more than {MAX_TEXT_BYTES // 1024} KiB: store it in parts.")
     mime = "text/plain" if text else "application/json"
-    name, thread_id = arguments["name"], context.thread_id
-    kept = await store.keep(pool, context.account_id, whose, name, mime, raw, thread_id)
+    origin = Origin(context.thread_id, context.key_id)
+    kept = await store.keep(pool, context.account_id, whose, arguments["name"], mime, raw, origin)
     return _failed(FULL) if kept is None else ToolOutcome({"stored": listed(kept)})
 
 

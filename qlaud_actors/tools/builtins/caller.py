@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from qlaud_actors.artifacts import store as artifacts
+from qlaud_actors.artifacts.model import Origin
 from qlaud_actors.connectors.sending import Sender, SendFailed
 from qlaud_actors.db.pool import ConnectionLost, Pool
 from qlaud_actors.log import get_logger
@@ -124,9 +125,8 @@ class BuiltinCaller:
             return _failed(str(problem))
         name = f"image-{call.id}.{mime.rpartition('/')[2]}"
         whose = artifact_tool.owner(context)
-        kept = await artifacts.keep(
-            self._pool, context.account_id, whose, name, mime, content, context.thread_id
-        )
+        origin = Origin(context.thread_id, context.key_id)
+        kept = await artifacts.keep(self._pool, context.account_id, whose, name, mime, content, origin)
         if kept is None:
             return _failed("The picture was made, but there is no room to keep it.")
         told = {"name": name, "mime": mime, "bytes": kept.size, "url": artifact_tool.DOWNLOAD.format(kept.id)}
