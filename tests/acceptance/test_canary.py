@@ -220,7 +220,10 @@ async def redis_keys(data_dir: Path) -> dict[str, bytes]:
             b"stream": client.xrange,
         }
         async for key in client.scan_iter():
-            value = await read[await client.type(key)](key)
+            kind = await client.type(key)
+            if kind == b"none":
+                continue  # it has expired since it was listed
+            value = await read[kind](key)
             found[f"redis {key.decode(errors='replace')}"] = repr((key, value)).encode()
     return found
 
