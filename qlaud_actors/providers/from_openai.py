@@ -22,8 +22,8 @@ _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.ASCII)
 _TEXTS = frozenset({"text", "refusal", "thinking", "reference", "input_text", "output_text"})
 """Parts that hold all that they cost."""
 
-_ROLES = frozenset({"assistant", "developer", "system", "user"})
-"""Their tokens are among those that any message takes."""
+_ROLES = ("assistant", "developer", "system", "user")
+"""Their tokens are among those that any message takes. A tuple: a caller's role may have no hash."""
 
 _KNOWN = frozenset({"model", "messages", "stream", "stream_options", "tools", "functions"})
 

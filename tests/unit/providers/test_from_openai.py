@@ -193,6 +193,9 @@ def test_the_measure_counts_everything() -> None:
     assert bound([{"type": "file", "file": {"file_id": "f"}}]) == model.context_window
     assert bound([{"type": "refusal", "refusal": "No."}]) < bound([{"type": "text", "text": "Hi"}]) + 200
     assert bound("Hi") + 12 < bound([{"type": "text", "text": "Hi"}])  # fields that may be long are counted
+    for role in ([], {"r": "x" * 500}, 7, None, "r" * 500):
+        messages = [{"role": role, "content": "Hi"}]
+        assert bound("Hi", messages=messages) >= bound("Hi") + len(str(role))  # whatever it is, it is counted
     for unseen in (
         {"type": "document_url", "document_url": "https://a.test/a.pdf"},
         {"type": "video", "video": ["https://a.test/1.png", "https://a.test/2.png"]},
