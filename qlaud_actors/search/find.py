@@ -116,7 +116,7 @@ class Searcher:
 
     async def _few(self, key: ApiKey, wanted: Wanted) -> bool:
         """Whether the scope has so few messages that each of them is looked at."""
-        if sees_account(key) and not wanted.filtered:
+        if _whole_account(key, wanted):
             return False
         return bool(await self.pool.fetchval(QUERIES.scope_size, *_scope(key, wanted)) <= FEW)
 
@@ -190,7 +190,7 @@ class _Search:
 
     async def _nearest(self, chroma: VectorIndex, index: Any, vector: Any, depth: int) -> list[Scored]:
         """The nearest of the account that are in scope; further ones when that leaves too few."""
-        everything = sees_account(self.key) and not self.wanted.filtered
+        everything = _whole_account(self.key, self.wanted)
         for most in (max(WIDE, 2 * depth), WIDER):
             near = await chroma.query(index["collection_id"], vector, most)
             ranked = best_of((*parse_chunk_id(one), score) for one, score in near)
@@ -216,6 +216,11 @@ class _Search:
 
 def _cosines(matrix: Vectors, vector: Any) -> Any:
     return np.clip(matrix @ np.asarray(vector, np.float32), -1.0, 1.0)
+
+
+def _whole_account(key: ApiKey, wanted: Wanted) -> bool:
+    """Whether it is about every message of the account: then there is nothing to leave out."""
+    return sees_account(key) and not wanted.filtered
 
 
 def _scope(key: ApiKey, wanted: Wanted) -> tuple[Any, ...]:
